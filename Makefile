@@ -1,0 +1,54 @@
+# Every verb does its own set-up: a machine needs Python >= 3.11 and make, nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help install check test demo bench docs lock clean
+
+help:  ## what there is
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## into .venv, so that .venv/bin/eddy exists
+
+$(INSTALLED): pyproject.toml requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Eddy needs Python 3.11 or newer, but $(PYTHON) is" \
+			"$$($(PYTHON) --version 2>/dev/null || echo missing)." \
+			"Name another: make PYTHON=python3.12 install" >&2; exit 1; }
+	@echo "Installing into .venv: a minute or two, once."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+check: install  ## form, types, walls, house rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/test_house.py
+
+test: install  ## what needs a CPU only, then what needs a real broker (started by the tests)
+	$(BIN)/pytest -m "not (kafka or docker)"
+	$(BIN)/pytest -m "kafka or docker"
+
+demo: install  ## the main job on real data, on a Kafka of its own
+	$(BIN)/eddy demo $(ARGS)
+
+bench: install  ## lists the benchmarks; make bench RUN=latency ARGS="--help" runs one
+	$(BIN)/python -m benchmarks $(RUN) $(ARGS)
+
+docs: install  ## write the pages again that copy from the code
+	$(BIN)/python -m tests.generate_docs
+
+lock: install  ## resolve the requirements anew, with hashes
+	$(LOCK) --extra dev --extra broker --output-file requirements-dev.txt
+	$(LOCK) --constraint requirements-dev.txt --output-file requirements.txt
+	$(LOCK) --constraint requirements-dev.txt --extra gpu --output-file requirements-gpu.txt
+
+clean:  ## caches and builds; .venv stays
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""The `eddy` command: puts a process together; the only floor that picks a twin."""

@@ -1,0 +1,1 @@
+"""An independent judge of the topics: reads them, and shares no arithmetic with the product."""

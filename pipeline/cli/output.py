@@ -1,0 +1,91 @@
+"""What a command says to people and to programs.
+
+Results go to stdout, everything about the work itself (progress, remarks, errors) to stderr, so
+that ``eddy ... --json | jq`` sees results only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+out: Final = Console(highlight=False)
+err: Final = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """One line of JSON on stdout, at once: a pipe behind it may be waiting."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def printable(text: str) -> str:
+    """The text without anything a terminal would obey: ids and messages are strangers' bytes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def count(number: int) -> str:
+    """A count as people read it: ``12 345``, with a space that does not break."""
+    return f"{number:,}".replace(",", "\N{NO-BREAK SPACE}")
+
+
+def table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table in the one style of all commands; those in ``right`` hold numbers."""
+    made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    return made
+
+
+class RateColumn(ProgressColumn):
+    """Records per second, over the last moments."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, or nothing before there is one."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{count(round(speed))}/s" if speed else "", style="cyan")
+
+
+def progress() -> Progress:
+    """A bar on stderr: only on a terminal, and gone when it is done."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None, complete_style="cyan", finished_style="green"),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(compact=True),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )
+
+
+def waiting(what: str) -> Progress:
+    """A wheel with a clock beside a wait of unknown length; use as a context manager."""
+    wheel = Progress(
+        SpinnerColumn(style="cyan"),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )
+    wheel.add_task(what, total=None)
+    return wheel

@@ -1,0 +1,1 @@
+"""Micro-batch -> changes: where the two wings meet."""

@@ -1,0 +1,99 @@
+"""Steps of items from cluster to cluster, written as events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pipeline.engine.setting import EngineSettings, LoadedModel, shown
+from pipeline.kernels.contract import Kernels, Points
+from pipeline.messages.codec import encode_change, wire_number
+from pipeline.messages.events import Cause, ChangeType, ClusterChange, change_id, confidence
+from pipeline.messages.records import Outgoing
+from pipeline.state.members import Metadata
+
+
+class Step(NamedTuple):
+    """One item that goes from one cluster to another; -1: from or to none."""
+
+    key: bytes
+    before: int
+    after: int
+    cause: Cause
+    partition: int
+    offset: int
+    occurred_at_ms: int | None
+    row: int  # of the vectors at hand; -1: there is none
+    metadata: Metadata | None
+
+
+@dataclass(slots=True, eq=False)
+class EventWriter:
+    """Knows what an event says besides from and to: how near, and how near the runner-up."""
+
+    settings: EngineSettings
+    loaded: LoadedModel
+    cluster_ids: Sequence[str]
+    kernels: Kernels
+
+    def write(self, steps: Sequence[Step], vectors: Points) -> tuple[list[Outgoing], list[float]]:
+        """The events of steps, in order, and the confidences among them."""
+        landed = [step.row for step in steps if step.row >= 0]
+        nearest, second = self._distances(vectors[landed]) if landed else ([], [])
+        pairs = zip(nearest, second, strict=True)
+        outgoing, confidences = [], []
+        for step in steps:
+            d, margin, sure = None, None, None
+            if step.row >= 0:
+                first, runner_up = next(pairs)
+                d, (margin, sure) = wire_number(first), confidence(first, runner_up)
+                confidences.append(sure)
+            outgoing.append(self._event(step, d, margin, sure))
+        return outgoing, confidences
+
+    def _distances(self, vectors: Points) -> tuple[list[float], list[float]]:
+        found = self.kernels.assign(self.loaded.device, vectors, second=True)
+        assert found.second_distances_squared is not None
+        metric = self.settings.embedding.metric
+        return (
+            shown(found.distances_squared, metric).tolist(),
+            shown(found.second_distances_squared, metric).tolist(),
+        )
+
+    def _event(
+        self, step: Step, d: float | None, margin: float | None, sure: float | None
+    ) -> Outgoing:
+        version = self.loaded.version
+        topic, item = self.settings.topics.input, step.key.decode()
+        value, headers = encode_change(
+            ClusterChange(
+                id=change_id(
+                    step.cause, topic, step.partition, step.offset,
+                    epoch=version.epoch, revision=version.revision, item=item,
+                ),
+                type=_type(step),
+                item=item,
+                from_cluster=None if step.before < 0 else self.cluster_ids[step.before],
+                to_cluster=None if step.after < 0 else self.cluster_ids[step.after],
+                cause=step.cause,
+                distance=d,
+                margin=margin,
+                confidence=sure,
+                epoch=version.epoch,
+                revision=version.revision,
+                topic=topic,
+                partition=step.partition,
+                offset=step.offset,
+                occurred_at_ms=step.occurred_at_ms,
+                metadata=step.metadata,
+            ),
+            self.settings.events,
+        )  # fmt: skip
+        return Outgoing(self.settings.topics.changes, step.partition, step.key, value, headers)
+
+
+def _type(step: Step) -> ChangeType:
+    if step.before < 0:
+        return ChangeType.ASSIGNED
+    return ChangeType.REMOVED if step.after < 0 else ChangeType.REASSIGNED

@@ -1,0 +1,276 @@
+"""A micro-batch, folded: which events it makes, and where its items stand afterwards.
+
+Records are folded in offset order, so two records of one item in one batch give the
+events that two batches would, and batch boundaries leave no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.engine.changes import Applied, Tally
+from pipeline.engine.events import Step
+from pipeline.engine.setting import EngineSettings
+from pipeline.errors import Reason, RecordError
+from pipeline.kernels.contract import Labels, Points
+from pipeline.messages.codec import encode_assignment, encode_vector, metadata_headers
+from pipeline.messages.dead_letters import dead_letter
+from pipeline.messages.events import Cause
+from pipeline.messages.records import Outgoing, Record
+from pipeline.state.members import Metadata, PartitionState, Version
+
+NOWHERE = -1
+
+
+class Placed(NamedTuple):
+    """A batch, decoded and labelled; parallel to its records but for ``vectors`` and labels."""
+
+    vectors: Points  # (n_vectors, n_dims)
+    labels: Labels  # (n_vectors,)
+    distances_squared: NDArray[np.float64]  # (n_vectors,)
+    distances: Sequence[float]  # (n_vectors,), as users see them
+    rows: Sequence[int]  # record -> row of vectors; -1: a tombstone or a dead letter
+    sequences: Sequence[int]
+    metadata: Mapping[int, Metadata]
+    errors: Mapping[int, RecordError]
+
+
+@dataclass(slots=True)
+class _Item:
+    """An item that the batch touches, as it is after the records folded so far."""
+
+    row: int  # in the state; -1: none
+    label: int  # -1: in no cluster
+    sequence: int
+    kept: bool
+    is_ghost: bool = False
+    vector: int = NOWHERE  # in the batch; -1: the one in the state
+    offset: int = NOWHERE
+    metadata: Metadata | None = None
+
+
+@dataclass(slots=True, eq=False)
+class RecordFold:
+    """The records of one partition in one batch."""
+
+    settings: EngineSettings
+    state: PartitionState
+    cluster_ids: Sequence[str]
+    version: Version
+    placed: Placed
+    tally: Tally
+    outgoing: list[Outgoing]
+    steps: list[Step] = field(default_factory=list)
+    _items: dict[bytes, _Item] = field(default_factory=dict)
+    _landed: list[int] = field(default_factory=list)  # rows of the batch
+    _n_items: int = 0
+
+    def fold(self, records: Sequence[Record], indices: Sequence[int]) -> Applied:
+        """Fold ``records[indices]``, all of this partition and in offset order."""
+        placed, items = self.placed, self._items
+        rows, sequences, errors = placed.rows, placed.sequences, placed.errors
+        self._n_items = self.state.members.n_items
+        self._look_up([records[i].key for i in indices])
+        n_applied = 0
+        for i in indices:
+            record = records[i]
+            if errors and i in errors:
+                self._reject(record, errors[i])
+                continue
+            key = record.key
+            assert key is not None
+            item = items[key]
+            row, sequence = rows[i], sequences[i]
+            if row == NOWHERE:
+                self._remove(record, key, item)
+            elif 0 < sequence <= item.sequence:
+                self.tally.outcomes["upsert", "stale"] += 1
+                self._keep_vector(key, item)
+                continue
+            elif item.label == NOWHERE and self._n_items >= self._max_items:
+                self._reject(record, self._above_limit())
+                continue
+            else:
+                self._put(record, key, item, i, row, sequence)
+            n_applied += 1
+        return self._applied(records[indices[-1]].offset + 1, n_applied)
+
+    @property
+    def _max_items(self) -> int:
+        return self.settings.limits.max_items_per_partition
+
+    def _above_limit(self) -> RecordError:
+        return RecordError(
+            Reason.LIMIT, f"the partition holds {self._n_items} items already, the limit"
+        )
+
+    def _look_up(self, keys: Sequence[bytes | None]) -> None:
+        """One `_Item` for every key, as the state has it."""
+        members = self.state.members
+        distinct = [key for key in dict.fromkeys(keys) if key is not None]
+        get = members.of.get
+        rows = [get(key, NOWHERE) for key in distinct]
+        known = np.array([row for row in rows if row != NOWHERE], np.intp)
+        columns = zip(
+            members.labels[known].tolist(),
+            members.sequences[known].tolist(),
+            members.kept[known].tolist(),
+            strict=True,
+        )
+        for key, row in zip(distinct, rows, strict=True):
+            if row != NOWHERE:
+                self._items[key] = _Item(row, *next(columns))
+            elif members.ghosts and key in members.ghosts:
+                # no sequence: a ghost takes its next valid record whatever it says
+                self._items[key] = _Item(
+                    NOWHERE, members.ghosts[key].label, 0, kept=False, is_ghost=True
+                )
+            else:
+                self._items[key] = _Item(NOWHERE, NOWHERE, 0, kept=False)
+
+    def _put(
+        self, record: Record, key: bytes, item: _Item, i: int, row: int, sequence: int
+    ) -> None:
+        before, after = item.label, int(self.placed.labels[row])
+        item.metadata = self.placed.metadata.get(i) if self.settings.events.metadata else None
+        if before == after:
+            self.tally.outcomes["upsert", "unchanged"] += 1
+        else:
+            self._n_items += before == NOWHERE
+            self._step(record, key, item, before, after, row)
+        item.label, item.vector, item.sequence = after, row, sequence
+        item.offset = record.offset
+        self._landed.append(row)
+        if not self.settings.input_is_compacted:
+            vector = encode_vector(self.placed.vectors[row], sequence)
+            headers = metadata_headers(item.metadata) if item.metadata else ()
+            self._write(self.settings.topics.vectors, key, vector, headers)
+            item.kept = True
+        elif item.kept:
+            self._write(self.settings.topics.vectors, key, None)  # the input has it again
+            item.kept = False
+        self._write(
+            self.settings.topics.assignments,
+            key,
+            encode_assignment(
+                self.cluster_ids[after], self.placed.distances[row], sequence,
+                self.version.epoch, self.version.revision, record.partition, record.offset,
+            ),
+        )  # fmt: skip
+
+    def _remove(self, record: Record, key: bytes, item: _Item) -> None:
+        if item.label == NOWHERE:
+            self.tally.outcomes["tombstone", "unchanged"] += 1
+            return
+        item.metadata = self._metadata_of(key, item)
+        self._step(record, key, item, item.label, NOWHERE, NOWHERE)
+        self._n_items -= 1
+        item.label, item.vector, item.sequence, item.metadata = NOWHERE, NOWHERE, 0, None
+        item.offset = record.offset
+        if item.kept:
+            self._write(self.settings.topics.vectors, key, None)
+            item.kept = False
+        self._write(self.settings.topics.assignments, key, None)
+
+    def _reject(self, record: Record, error: RecordError) -> None:
+        op = "tombstone" if record.value is None else "upsert"
+        self.tally.outcomes[op, "dead"] += 1
+        self.tally.dead[error.reason] += 1
+        self.tally.first_dead.setdefault(error.reason, record.key)
+        topics = self.settings.topics
+        self.outgoing.append(
+            dead_letter(
+                record, topic=topics.input, to=topics.dead_letters, error=error,
+                stage="assign" if error.reason is Reason.LIMIT else "decode",
+            )
+        )  # fmt: skip
+        if record.key is not None and record.key in self._items:
+            self._keep_vector(record.key, self._items[record.key])
+
+    def _keep_vector(self, key: bytes, item: _Item) -> None:
+        """Save the vector that counts from compaction, which will take it for the newer record."""
+        if item.kept or item.label == NOWHERE or not self.settings.input_is_compacted:
+            return
+        members = self.state.members
+        if item.vector != NOWHERE:
+            vector, metadata = self.placed.vectors[item.vector], item.metadata
+        elif item.row != NOWHERE:
+            vector, metadata = members.vectors[item.row], members.metadata.get(key)
+        else:
+            return  # a ghost: its row is gone already
+        headers = metadata_headers(metadata) if metadata else ()
+        self._write(
+            self.settings.topics.vectors, key, encode_vector(vector, item.sequence), headers
+        )
+        item.kept = True
+
+    def _step(
+        self, record: Record, key: bytes, item: _Item, before: int, after: int, row: int
+    ) -> None:
+        op = "upsert" if after != NOWHERE else "tombstone"
+        if before == NOWHERE:
+            outcome = "assigned"
+        elif after == NOWHERE:
+            outcome = "removed"
+        else:
+            outcome = "reassigned"
+        self.tally.outcomes[op, outcome] += 1
+        self.steps.append(
+            Step(
+                key, before, after, Cause.RECORD, record.partition, record.offset,
+                record.timestamp_ms, row, item.metadata,
+            )
+        )  # fmt: skip
+
+    def _metadata_of(self, key: bytes, item: _Item) -> Metadata | None:
+        if item.vector != NOWHERE:
+            return item.metadata
+        return self.state.members.metadata.get(key)
+
+    def _write(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes | None,
+        headers: tuple[tuple[str, bytes | None], ...] = (),
+    ) -> None:
+        self.outgoing.append(Outgoing(topic, self.state.partition, key, value, headers))
+
+    def _applied(self, next_offset: int, n_applied: int) -> Applied:
+        put = [(key, item) for key, item in self._items.items() if item.vector != NOWHERE]
+        items = [item for _, item in put]
+        rows = np.array([item.vector for item in items], np.intp)
+        touched = self._items.items()
+        n_reassigned = sum(step.before != NOWHERE and step.after != NOWHERE for step in self.steps)
+        return Applied(
+            partition=self.state.partition,
+            next_offset=next_offset,
+            keys=[key for key, _ in put],
+            vectors=self.placed.vectors[rows],
+            labels=np.array([item.label for item in items], np.int32),
+            sequences=np.array([item.sequence for item in items], np.uint64),
+            offsets=np.array([item.offset for item in items], np.int64),
+            kept=np.array([item.kept for item in items], np.bool_),
+            old_rows=np.array([item.row for item in items], np.intp),
+            removed=[k for k, item in touched if item.row != NOWHERE and item.label == NOWHERE],
+            ghosts_gone=[k for k, item in touched if item.is_ghost and item.offset != NOWHERE],
+            kept_anew=[
+                k for k, item in touched
+                if item.kept and item.vector == NOWHERE and item.row != NOWHERE
+            ],
+            metadata=self._metadata(),
+            landed=self.placed.labels[self._landed],
+            landed_squared=self.placed.distances_squared[self._landed],
+            n_records=n_applied,
+            n_reassigned=n_reassigned,
+        )  # fmt: skip
+
+    def _metadata(self) -> dict[bytes, Metadata | None]:
+        if not self.settings.events.metadata:
+            return {}
+        return {key: item.metadata for key, item in self._items.items() if item.offset != NOWHERE}

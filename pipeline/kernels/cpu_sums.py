@@ -1,0 +1,118 @@
+"""Compiled loops of the CPU twin: statistics.
+
+What `canonical` is can never change, so the cache on disk may miss it (`cpu_loops`).
+"""
+# mypy: ignore-errors
+# (numba types these functions by their arguments)
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray, prange
+
+from pipeline.kernels.cpu_loops import canonical, compiled, floats
+
+
+@compiled()
+def _accumulate_stripe(
+    old,  #         IN     (n_rows, n_dims)      float32
+    old_labels,  #  IN     (n_rows,)             int32
+    new,  #         IN     (n_rows, n_dims)      float32
+    new_labels,  #  IN     (n_rows,)             int32
+    per_unit,
+    first,
+    last,
+    sums,  #        INOUT  (n_clusters, n_dims)  int64
+):
+    """Dimensions first to last of every row: no two threads meet in one word."""
+    for i in range(old_labels.size):
+        was, now = old_labels[i], new_labels[i]
+        if was >= 0:
+            for j in range(first, last):
+                sums[was, j] -= np.int64(np.rint(np.float64(old[i, j]) * per_unit))
+        if now >= 0:
+            for j in range(first, last):
+                sums[now, j] += np.int64(np.rint(np.float64(new[i, j]) * per_unit))
+
+
+@compiled()
+def _square(row, n_dims, per_square_unit):
+    """The squared norm of the row at an address, as it enters a sum."""
+    return np.int64(np.rint(canonical(row, 0, n_dims) * per_square_unit))
+
+
+@compiled()
+def _accumulate_squares(
+    old_squares,  #  IN     (n_rows,)        int64
+    old_labels,  #   IN     (n_rows,)        int32
+    new_squares,  #  IN     (n_rows,)        int64
+    new_labels,  #   IN     (n_rows,)        int32
+    counts,  #       INOUT  (n_clusters,)    int64
+    squares,  #      INOUT  (n_clusters, 2)  int64
+):
+    """Counts and squared norms: one word each, so one thread does it."""
+    low = np.int64(2**32 - 1)
+    for i in range(old_labels.size):
+        was, now = old_labels[i], new_labels[i]
+        if was >= 0:
+            counts[was] -= 1
+            squares[was, 0] -= old_squares[i] >> 32
+            squares[was, 1] -= old_squares[i] & low
+        if now >= 0:
+            counts[now] += 1
+            squares[now, 0] += new_squares[i] >> 32
+            squares[now, 1] += new_squares[i] & low
+
+
+@compiled()
+def _accumulate_share(
+    share, old, old_labels, new, new_labels, per_unit, per_square_unit, threads, old_squares,
+    new_squares, sums,
+):  # fmt: skip
+    """A stripe of the dimensions, then a share of the squared norms."""
+    n_rows, n_dims = new.shape
+    first, last = share * n_dims // threads, (share + 1) * n_dims // threads
+    _accumulate_stripe(old, old_labels, new, new_labels, per_unit, first, last, sums)
+    for i in range(share * n_rows // threads, (share + 1) * n_rows // threads):
+        if old_labels[i] >= 0:
+            row = old.ctypes.data + 4 * i * n_dims
+            old_squares[i] = _square(row, n_dims, per_square_unit)
+        if new_labels[i] >= 0:
+            row = new.ctypes.data + 4 * i * n_dims
+            new_squares[i] = _square(row, n_dims, per_square_unit)
+
+
+@compiled()
+def accumulate_serial(
+    old_address, old_labels, new_address, new_labels, per_unit, per_square_unit, threads, counts,
+    sums, squares,
+):  # fmt: skip
+    """`_accumulate_share` on the calling thread."""
+    n_rows, n_dims = old_labels.size, sums.shape[1]
+    old = carray(floats(old_address), (n_rows, n_dims))
+    new = carray(floats(new_address), (n_rows, n_dims))
+    old_squares, new_squares = np.empty(n_rows, np.int64), np.empty(n_rows, np.int64)
+    for share in range(threads):
+        _accumulate_share(
+            share, old, old_labels, new, new_labels, per_unit, per_square_unit, threads,
+            old_squares, new_squares, sums,
+        )  # fmt: skip
+    _accumulate_squares(old_squares, old_labels, new_squares, new_labels, counts, squares)
+
+
+@compiled(parallel=True)
+def accumulate_parallel(
+    old_address, old_labels, new_address, new_labels, per_unit, per_square_unit, threads, counts,
+    sums, squares,
+):  # fmt: skip
+    """`_accumulate_share` on each thread."""
+    n_rows, n_dims = old_labels.size, sums.shape[1]
+    old = carray(floats(old_address), (n_rows, n_dims))
+    new = carray(floats(new_address), (n_rows, n_dims))
+    old_squares, new_squares = np.empty(n_rows, np.int64), np.empty(n_rows, np.int64)
+    for share in prange(threads):
+        _accumulate_share(
+            share, old, old_labels, new, new_labels, per_unit, per_square_unit, threads,
+            old_squares, new_squares, sums,
+        )  # fmt: skip
+    _accumulate_squares(old_squares, old_labels, new_squares, new_labels, counts, squares)

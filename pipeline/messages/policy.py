@@ -1,0 +1,115 @@
+"""What users promise about their records, and what they want to read in events."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pipeline.errors import ConfigError
+
+Metric = Literal["euclidean", "cosine"]
+ContentType = Literal["application/vnd.eddy.vector", "application/octet-stream", "application/json"]
+Envelope = Literal["plain", "cloudevents-structured", "cloudevents-binary"]
+
+NATIVE: ContentType = "application/vnd.eddy.vector"
+RAW: ContentType = "application/octet-stream"
+JSON: ContentType = "application/json"
+
+MAX_KEY_BYTES = 512
+MAX_METADATA_BYTES = 4096
+MAX_DIMENSIONS = 16_384
+MAX_CLUSTERS = 50_000  # a manifest names them all in one record
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingPolicy:
+    """What a vector has to be.
+
+    ``max_component`` bounds each component and fixes the unit of the integer statistics, so it
+    is for the life of an embedding model; None stands for 1 under cosine and 256 otherwise.
+    """
+
+    dimensions: int = 1024
+    """Numbers of a vector."""
+    metric: Metric = "euclidean"
+    """What near means: euclidean, or cosine, under which vectors are scaled to length 1."""
+    model: str | None = None
+    """Name of the embedding model: a record that names another is a dead letter; null: any."""
+    content_type: ContentType = NATIVE
+    """Form of a record without a content-type header; nothing is guessed."""
+    max_component: float | None = None
+    """Bound of a vector's numbers, a power of two, for the life of an embedding model; null: 1
+    under cosine, else 256."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.dimensions <= MAX_DIMENSIONS:
+            raise ConfigError(
+                f"embedding.dimensions is {self.dimensions}, but must be 1 to {MAX_DIMENSIONS}"
+            )
+        _one_of("embedding.metric", self.metric, get_args(Metric))
+        _one_of("embedding.content_type", self.content_type, get_args(ContentType))
+        if self.model is not None and not self.model:
+            raise ConfigError("embedding.model is empty, but must be a name or null")
+        if self.max_component is None:
+            return
+        given = f"embedding.max_component is {self.max_component}"
+        # so far from 1 that nobody is in the way, and near enough for squares in float32
+        if not 2.0**-32 <= self.max_component <= 2.0**32:
+            raise ConfigError(f"{given}, but must be between 2**-32 and 2**32")
+        if math.frexp(self.max_component)[0] != 0.5:
+            raise ConfigError(f"{given}, but must be a power of two")
+        if self.metric == "cosine" and self.max_component != 1.0:
+            raise ConfigError(f"{given}, but must be 1 or null under cosine: vectors become unit")
+
+    @property
+    def largest_component(self) -> float:
+        """The largest magnitude that a component of a stored vector may have."""
+        if self.metric == "cosine":
+            return 1.0
+        return 256.0 if self.max_component is None else float(self.max_component)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitPolicy:
+    """Bounds on what others may send."""
+
+    max_record_bytes: int = 1_048_576
+    """A longer record is a dead letter."""
+    max_items_per_partition: int = 8_000_000
+    """A new item above it is a dead letter; below 2**23, so that no sum overflows."""
+
+    def __post_init__(self) -> None:
+        # a gigabyte is far beyond what a broker takes; less than 4 KiB holds no metadata
+        if not 4096 <= self.max_record_bytes <= 2**30:
+            raise ConfigError(
+                f"limits.max_record_bytes is {self.max_record_bytes}, but must be 4096 to {2**30}"
+            )
+        # 2**23 items of the largest component are where an int64 sum would overflow
+        if not 1 <= self.max_items_per_partition < 2**23:
+            raise ConfigError(
+                f"limits.max_items_per_partition is {self.max_items_per_partition}, "
+                f"but must be 1 to {2**23 - 1}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class EventPolicy:
+    """How change and lifecycle events look; ``metadata`` names the keys they carry along."""
+
+    envelope: Envelope = "plain"
+    """Form of an event: our own JSON, or CloudEvents around it."""
+    metadata: tuple[str, ...] = ()
+    """Keys of the items' metadata that change events carry along."""
+
+    def __post_init__(self) -> None:
+        _one_of("events.envelope", self.envelope, get_args(Envelope))
+        if "" in self.metadata or len(set(self.metadata)) < len(self.metadata):
+            raise ConfigError(
+                f"events.metadata is {list(self.metadata)}, but must hold different, non-empty keys"
+            )
+
+
+def _one_of(path: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{path} is {value!r}, but must be one of {', '.join(allowed)}")

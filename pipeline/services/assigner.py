@@ -1,0 +1,243 @@
+"""The process that keeps items in their clusters: records -> micro-batch -> events.
+
+    poll -> prepare -> commit -> install          one transaction per micro-batch
+            sweep slice, statistics, head         transactions of their own, between batches
+
+Whatever a transaction writes for a partition carries the partition's offset, also where it
+has not moved: only that fences a process that slept through a rebalance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+
+from pipeline.batching import BatchPolicy
+from pipeline.clustering.centroids import CentroidPolicy
+from pipeline.engine.changes import Changes
+from pipeline.engine.cluster_engine import ClusterEngine
+from pipeline.errors import AbortedError
+from pipeline.messages.model import ModelFold
+from pipeline.services.reports import AssignerReports
+from pipeline.services.restore import Restore, RestoreResult
+from pipeline.state.members import Version
+from pipeline.streams.contract import Broker, Poll, Reader, Stream
+
+SWEEP_ROWS = 2000
+"""A slice of a sweep: some 10 ms of work, so a record that comes meanwhile hardly waits."""
+MODEL_POLL_INTERVAL_S = 0.05
+MODEL_POLL_RECORDS = 10_000
+
+
+@dataclass(slots=True)
+class Assigner:
+    """Tier 1: every record. One thread calls `step` for ever, then `close`."""
+
+    broker: Broker
+    stream: Stream
+    engine: ClusterEngine
+    batching: BatchPolicy
+    centroids: CentroidPolicy
+    clock: Callable[[], float]
+    """Seconds of a clock that never goes back."""
+    reports: AssignerReports
+
+    _model_reader: Reader | None = None
+    _models: ModelFold = field(default_factory=ModelFold)
+    _model_polled_at: float = float("-inf")
+    _waiting: dict[int, int | None] = field(default_factory=dict)
+    """Assigned, not restored: partition -> committed offset."""
+    _restoring: Generator[int, None, RestoreResult] | None = None
+    _restored_at: dict[int, int | None] = field(default_factory=dict)
+    """The partitions of the restore that runs."""
+    _beginning: set[int] = field(default_factory=set)
+    """Restored, and their first head is not committed yet."""
+    _published_at: dict[int, float] = field(default_factory=dict)
+
+    def step(self) -> None:
+        """Take at most one batch in, commit what it changes, then do a slice of the rest.
+
+        Raises
+        ------
+        TransientError
+            The same step may succeed later; nothing was lost.
+        FatalError
+        """
+        self._follow_model()
+        is_busy = self._restoring is not None or bool(self._beginning) or self._sweeps() != []
+        polled = self.stream.poll(
+            self.batching.max_records, timeout_s=0.0 if is_busy else self.batching.max_wait_s
+        )
+        self._change_owner(polled)
+        if polled.records:
+            self._apply(polled)
+        self._restore_slice()
+        self._begin_partitions()
+        self._sweep_slice()
+        self._lose_ghosts()
+        self._publish(is_idle=not polled.records)
+        self.reports.turned(self.engine, self.stream, n_unready=self._n_unready)
+
+    def close(self) -> None:
+        """Leave the group; what is not committed comes again for the next owner."""
+        if self._model_reader is not None:
+            self._model_reader.close()
+        if self._restoring is not None:
+            self._restoring.close()
+        self.stream.close()
+
+    # --- records ------------------------------------------------------------------
+
+    def _apply(self, polled: Poll) -> None:
+        self.reports.batch_began(polled.records)
+        changes = self.engine.prepare(polled.records)  # reads the state, changes nothing
+        self.reports.batch_prepared(changes)
+        if self._transact(changes):
+            self.reports.batch_committed(polled.records, changes)
+        else:
+            self.stream.rewind()  # the state was not touched, so the batch may come again
+
+    def _transact(self, changes: Changes) -> bool:
+        """Commit, then install; False if the transaction was aborted."""
+        began = self.clock()
+        try:
+            self.stream.commit(changes.outgoing, changes.next_offsets)
+        except AbortedError as error:
+            self.reports.aborted(error)
+            return False
+        self.reports.committed(self.clock() - began)
+        self.engine.install(changes)  # last: what is not committed has not happened
+        return True
+
+    # --- ownership ----------------------------------------------------------------
+
+    @property
+    def _n_unready(self) -> int:
+        """Owned partitions that are not restored, unless there is no model to restore under."""
+        if self._models.newest is None:
+            return 0
+        return len(self._waiting) + len(self._restored_at) + len(self._beginning)
+
+    def _change_owner(self, polled: Poll) -> None:
+        gone = polled.revoked | polled.lost
+        if gone:
+            self.engine.drop(gone)
+            for partition in gone:
+                self._waiting.pop(partition, None)
+                self._restored_at.pop(partition, None)
+                self._published_at.pop(partition, None)
+            self._beginning -= gone
+            self.reports.gone(polled.revoked, polled.lost)
+        if polled.assigned:
+            self._waiting.update(polled.assigned)
+            self.reports.assigned(polled.assigned)
+
+    def _restore_slice(self) -> None:
+        """Begin a restore, or go on with it; reads nothing until there is a model."""
+        if self._restoring is None:
+            if not self._waiting or self._models.newest is None:
+                return
+            self._restored_at, self._waiting = self._waiting, {}
+            self.reports.restore_began(self._restored_at)
+            self._restoring = Restore(
+                self.broker, self.engine.settings, self._restored_at.copy()
+            ).run()
+        try:
+            self.reports.restored_records(next(self._restoring))
+        except StopIteration as end:
+            self._restoring = None
+            self._adopt(end.value)
+
+    def _adopt(self, result: RestoreResult) -> None:
+        # a partition never goes back to an older model than its last owner's
+        if result.model is not None and self.engine.install_model(result.model):
+            self.reports.model_installed(self.engine)
+        for partition, restored in result.partitions.items():
+            if partition not in self._restored_at:
+                continue  # it went to somebody else meanwhile
+            self.engine.adopt(restored)
+            self._beginning.add(partition)
+        self.reports.restore_ended(result, self._restored_at)
+        self._restored_at = {}
+
+    def _begin_partitions(self) -> None:
+        """An owner's first transaction is a head; then the partition's records may come."""
+        for partition in sorted(self._beginning):
+            if not self._transact(self.engine.publish_head(partition)):
+                return  # again at the next step
+            self._beginning.discard(partition)
+            self.stream.start(partition, self.engine.partitions[partition].next_offset)
+
+    # --- models -------------------------------------------------------------------
+
+    def _follow_model(self) -> None:
+        """Install the newest complete model, between transactions."""
+        now = self.clock()
+        if now - self._model_polled_at < MODEL_POLL_INTERVAL_S:
+            return
+        self._model_polled_at = now
+        if self._model_reader is None:
+            self._model_reader = self.broker.reader(self.engine.settings.topics.model)
+        records = self._model_reader.read(MODEL_POLL_RECORDS, timeout_s=0.0)
+        if records:
+            self._models.fold(records)
+        newest = self._models.newest
+        if newest is None or not self._model_reader.at_end:
+            return  # centroids of it may have been compacted away under a later revision
+        version = Version(newest.manifest.epoch, newest.manifest.revision)
+        if self.engine.version is None or version > self.engine.version:
+            self.engine.install_model(newest)
+            self.reports.model_installed(self.engine)
+
+    def _sweeps(self) -> list[int]:
+        """Partitions whose sweep goes on, and that may write."""
+        return [
+            partition
+            for partition, state in self.engine.partitions.items()
+            if state.sweep_row is not None and partition not in self._beginning
+        ]
+
+    def _sweep_slice(self) -> None:
+        pending = self._sweeps()
+        if not pending:
+            return
+        partition = pending[0]
+        changes = self.engine.sweep(partition, max_rows=SWEEP_ROWS)
+        if not changes.outgoing:
+            self.engine.install(changes)  # nothing moved: there is nothing to commit
+        elif not self._transact(changes):
+            return
+        self.reports.swept(changes, is_last=len(pending) == 1 and not self._sweeps())
+
+    # --- what others need to know -------------------------------------------------
+
+    def _lose_ghosts(self) -> None:
+        """A ghost's next record should have come by the end that the input had at the restore."""
+        if not any(state.members.ghosts for state in self.engine.partitions.values()):
+            return
+        lag: Mapping[int, int] = self.stream.lag()
+        for partition, state in self.engine.partitions.items():
+            # control records at the end are no lag, but are below the end noted
+            is_past = state.next_offset >= state.ghosts_until or lag.get(partition) == 0
+            if state.members.ghosts and is_past and partition not in self._beginning:
+                self._transact(self.engine.lose_ghosts(partition))
+
+    def _publish(self, *, is_idle: bool) -> None:
+        """The statistics of one partition that is due, the longest silent one first."""
+        now = self.clock()
+        due = [
+            (self._published_at.get(partition, float("-inf")), partition)
+            for partition, state in self.engine.partitions.items()
+            if partition not in self._beginning
+            and (state.head_is_due or state.dirty.any())
+            and self.centroids.is_due(
+                state.n_unpublished,
+                is_idle=is_idle,
+                elapsed_s=now - self._published_at.get(partition, float("-inf")),
+            )
+        ]
+        if not due:
+            return
+        _, partition = min(due)
+        if self._transact(self.engine.publish_statistics(partition)):
+            self._published_at[partition] = now

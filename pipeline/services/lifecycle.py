@@ -1,0 +1,71 @@
+"""How a process begins, goes on, and ends: the same for every service."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+from pipeline.errors import FatalError, TopicError, TransientError
+from pipeline.services.reports import ServiceReports
+from pipeline.streams.contract import Broker
+from pipeline.streams.topics import Severity, TopicPolicy, check_topics
+
+BROKER_LIMIT_S = 60.0
+FIRST_RETRY_S = 0.1
+LAST_RETRY_S = 5.0
+
+
+class Service(Protocol):
+    """What `serve` turns."""
+
+    def step(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def require_topics(broker: Broker, topics: TopicPolicy, *, max_record_bytes: int) -> str:
+    """Refuse to start on a topic that breaks a promise; the cleanup policy of the input.
+
+    Raises
+    ------
+    UnreachableError
+        No broker answered in time.
+    TopicError
+        Names every topic that is wrong.
+    """
+    broker.wait(BROKER_LIMIT_S)
+    found = broker.topics(topics.names)
+    problems = [
+        problem.message
+        for problem in check_topics(found, topics, max_record_bytes=max_record_bytes)
+        if problem.severity is Severity.ERROR
+    ]
+    if problems:
+        raise TopicError("; ".join(problems) + " (`eddy topics check` tells more)")
+    return found[topics.input].config.get("cleanup.policy", "delete")
+
+
+def serve(service: Service, *, stop: threading.Event, reports: ServiceReports) -> None:
+    """Turn a service until ``stop`` is set, then close it.
+
+    What time heals is tried again, with a growing pause; a broker that is away is waited for,
+    however long, because nothing is lost meanwhile.
+    """
+    began_at, retry_in_s, reason = time.monotonic(), FIRST_RETRY_S, "stopped"
+    try:
+        while not stop.is_set():
+            try:
+                service.step()
+                retry_in_s = FIRST_RETRY_S
+            except TransientError as error:
+                reports.transient(error, retry_in_s=retry_in_s)
+                stop.wait(retry_in_s)
+                retry_in_s = min(2 * retry_in_s, LAST_RETRY_S)
+        reports.draining()
+    except FatalError as error:
+        reason = type(error).__name__
+        reports.failed(error)
+        raise
+    finally:
+        service.close()
+        reports.stopped(reason, time.monotonic() - began_at)

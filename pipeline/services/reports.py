@@ -1,0 +1,380 @@
+"""What the services tell, gathered here so that their loops read plainly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+
+from pipeline.clustering.recluster import Candidate
+from pipeline.clustering.schedule import Trigger
+from pipeline.engine.changes import Changes
+from pipeline.engine.cluster_engine import ClusterEngine
+from pipeline.errors import AbortedError, FencedError, PipelineError, RecordError
+from pipeline.messages.commands import Command
+from pipeline.messages.events import Lifecycle, LifecycleType
+from pipeline.messages.model import Model
+from pipeline.messages.records import Record
+from pipeline.services.restore import RestoreResult
+from pipeline.streams.contract import Stream
+from pipeline.telemetry.health import Health
+from pipeline.telemetry.logs import Logger, Throttle, item_fields
+from pipeline.telemetry.metrics import Metrics
+
+GAUGES_INTERVAL_S = 1.0
+
+
+class ServiceReports:
+    """What every service tells of its loop.
+
+    Parameters
+    ----------
+    clock
+        Seconds of a clock that never goes back.
+    now
+        Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        log: Logger,
+        metrics: Metrics,
+        health: Health,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.log, self.metrics, self.health = log, metrics, health
+        self._clock, self._now = clock, now
+        self._committed = metrics.counter("eddy_transactions_total", result="committed")
+        self._aborted = metrics.counter("eddy_transactions_total", result="aborted")
+        self._fatal = metrics.counter("eddy_transactions_total", result="fatal")
+        self._transaction = metrics.histogram("eddy_transaction_duration_seconds")
+        self._progress = metrics.gauge("eddy_last_progress_timestamp_seconds")
+
+    def committed(self, duration_s: float) -> None:
+        self._committed.inc()
+        self._transaction.observe(duration_s)
+        self._progress.set(self._now())
+
+    def aborted(self, error: AbortedError) -> None:
+        self._aborted.inc()
+        self.log.warning("transaction_aborted", code=error.code, retriable=True)
+
+    def failed(self, error: PipelineError) -> None:
+        """The process ends by this error."""
+        self._fatal.inc()
+        event = "producer_fenced" if isinstance(error, FencedError) else "service_failed"
+        self.log.error(event, code=type(error).__name__, problem=str(error), retriable=False)
+
+    def draining(self) -> None:
+        """The loop takes nothing more in."""
+        self.health.set("not_draining", False, "stopping")
+
+    def stopped(self, reason: str, duration_s: float) -> None:
+        self.log.info("service_stopped", reason=reason, duration_s=round(duration_s, 3))
+
+    def transient(self, error: PipelineError, *, retry_in_s: float) -> None:
+        """A step failed, and will be tried again."""
+        self.log.warning("kafka_error", problem=str(error), retriable=True, retry_in_s=retry_in_s)
+
+
+class AssignerReports(ServiceReports):
+    """What an assigner tells."""
+
+    def __init__(
+        self,
+        log: Logger,
+        metrics: Metrics,
+        health: Health,
+        *,
+        kernel: str,
+        log_item_ids: bool = False,
+        max_items_per_partition: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(log, metrics, health, clock=clock, now=now)
+        self._plain_ids, self._max_items = log_item_ids, max_items_per_partition
+        self._throttle = Throttle()
+        self._batch_records = metrics.histogram("eddy_micro_batch_records")
+        self._assign = metrics.histogram("eddy_assign_duration_seconds", kernel=kernel)
+        self._confidence = metrics.histogram("eddy_confidence")
+        self._began_at = self._prepared_at = self._gauges_at = self._sweep_at = clock()
+        self._n_batches = self._n_swept = 0
+        self._restore_at = 0.0
+        self._committed_s: dict[int, float] = {}  # partition -> timestamp of its last record
+
+    # --- batches ------------------------------------------------------------------
+
+    def batch_began(self, records: Sequence[Record]) -> None:
+        self._began_at = self._clock()
+        self._batch_records.observe(len(records))
+
+    def batch_prepared(self, changes: Changes) -> None:
+        self._prepared_at = self._clock()
+        self._assign.observe(self._prepared_at - self._began_at)
+
+    def batch_committed(self, records: Sequence[Record], changes: Changes) -> None:
+        ended_at, tally = self._clock(), changes.tally
+        self._n_batches += 1
+        loop = self.metrics.counter
+        loop("eddy_loop_seconds_total", phase="assign").inc(self._prepared_at - self._began_at)
+        loop("eddy_loop_seconds_total", phase="commit").inc(ended_at - self._prepared_at)
+        for (op, outcome), n in tally.outcomes.items():
+            self.metrics.counter("eddy_records_total", op=op, outcome=outcome).inc(n)
+        moved = tally.outcomes["upsert", "reassigned"]
+        self.metrics.counter("eddy_reassignments_total", cause="record").inc(moved)
+        if tally.confidences:
+            self._confidence.observe_many(np.array(tally.confidences))
+        for reason, n in tally.dead.items():
+            self.metrics.counter("eddy_dead_letters_total", reason=reason.value).inc(n)
+            self._dead_letter(reason.value, n, tally.first_dead[reason], ended_at)
+        stamps = np.array([r.timestamp_ms for r in records if r.timestamp_ms is not None])
+        if len(stamps):
+            self.metrics.committed(self._now() - stamps / 1000.0)
+        for record in records:
+            if record.timestamp_ms is not None:
+                self._committed_s[record.partition] = record.timestamp_ms / 1000.0
+        self.health.beat(ended_at, batch_s=ended_at - self._began_at)
+        self.log.debug(
+            "batch_committed",
+            batch_id=self._n_batches,
+            records=len(records),
+            events=tally.n_events,
+            dead=sum(tally.dead.values()),
+            duration_s=round(ended_at - self._began_at, 6),
+        )
+
+    def _dead_letter(self, reason: str, n: int, key: bytes | None, at: float) -> None:
+        suppressed = self._throttle.suppressed(reason, at)
+        if suppressed is not None:
+            item = item_fields(key, plain=self._plain_ids)
+            self.log.warning("record_dead", reason=reason, suppressed=suppressed + n - 1, **item)
+
+    def turned(self, engine: ClusterEngine, stream: Stream, *, n_unready: int) -> None:
+        """The loop turned once."""
+        at = self._clock()
+        self.health.beat(at)
+        detail = f"{n_unready} partitions are being restored" if n_unready else ""
+        self.health.set("partitions_restored", n_unready == 0, detail)
+        if n_unready == 0:
+            self.health.set("first_restore", True)
+        if at - self._gauges_at < GAUGES_INTERVAL_S:
+            return
+        self._gauges_at = at
+        if not n_unready:
+            self._progress.set(self._now())
+        self._set_gauges(engine)
+        for partition, lag in stream.lag().items():
+            self.metrics.lag(partition, lag, self._committed_s.get(partition))
+
+    def _set_gauges(self, engine: ClusterEngine) -> None:
+        states = engine.partitions.values()
+        gauge = self.metrics.gauge
+        items = [state.members.n_items for state in states]
+        pending = sum(state.sweep_pending for state in states)
+        gauge("eddy_assigned_partitions").set(len(states))
+        gauge("eddy_members").set(sum(len(state.members) for state in states))
+        gauge("eddy_ghost_items").set(sum(len(state.members.ghosts) for state in states))
+        gauge("eddy_item_limit_ratio").set(max(items, default=0) / self._max_items)
+        gauge("eddy_unpublished_changes").set(sum(state.n_unpublished for state in states))
+        gauge("eddy_unproven_members").set(pending)
+        gauge("eddy_sweep_pending_members", kind="epoch").set(pending)
+        gauge("eddy_state_bytes", kind="vectors").set(
+            sum(state.members.vectors.nbytes for state in states)
+        )
+        gauge("eddy_state_bytes", kind="statistics").set(
+            sum(state.sums.sums.nbytes for state in states)
+        )
+        if engine.version is not None:
+            gauge("eddy_model_epoch").set(engine.version.epoch)
+            gauge("eddy_model_revision").set(engine.version.revision)
+
+    # --- ownership, models --------------------------------------------------------
+
+    def assigned(self, partitions: Mapping[int, int | None]) -> None:
+        self.metrics.counter("eddy_rebalances_total", kind="assigned").inc()
+        self.log.info("partitions_assigned", partitions=sorted(partitions))
+
+    def gone(self, revoked: Collection[int], lost: Collection[int]) -> None:
+        for kind, partitions in (("revoked", revoked), ("lost", lost)):
+            if not partitions:
+                continue
+            self.metrics.counter("eddy_rebalances_total", kind=kind).inc()
+            tell = self.log.info if kind == "revoked" else self.log.warning
+            tell(f"partitions_{kind}", partitions=sorted(partitions))
+            for partition in partitions:
+                self.metrics.forget_partition(partition)
+                self._committed_s.pop(partition, None)
+
+    def restore_began(self, committed: Mapping[int, int | None]) -> None:
+        self._restore_at = self._clock()
+        for partition, offset in sorted(committed.items()):
+            self.log.info(
+                "restore_started", partition=partition, source="topic", committed_offset=offset
+            )
+
+    def restored_records(self, n: int) -> None:
+        self.metrics.counter("eddy_restore_records_total", source="topic").inc(n)
+
+    def restore_ended(self, result: RestoreResult, owned: Collection[int]) -> None:
+        duration_s = self._clock() - self._restore_at
+        self.metrics.histogram("eddy_restore_duration_seconds", source="topic").observe(duration_s)
+        for partition, restored in sorted(result.partitions.items()):
+            if partition in owned:
+                self.log.info(
+                    "restore_finished",
+                    partition=partition,
+                    source="topic",
+                    records=len(restored.members),
+                    committed_offset=restored.next_offset,
+                    duration_s=round(duration_s, 3),
+                )
+
+    def model_installed(self, engine: ClusterEngine) -> None:
+        assert engine.version is not None
+        self._sweep_at, self._n_swept = self._clock(), 0
+        self.log.info(
+            "model_installed",
+            kind="epoch",
+            epoch=engine.version.epoch,
+            revision=engine.version.revision,
+        )
+
+    def swept(self, changes: Changes, *, is_last: bool) -> None:
+        moved = changes.tally.n_reassigned_by_model
+        self._n_swept += moved
+        self.metrics.counter("eddy_reassignments_total", cause="model").inc(moved)
+        if is_last:
+            duration_s = self._clock() - self._sweep_at
+            self.metrics.histogram("eddy_sweep_duration_seconds", kind="epoch").observe(duration_s)
+            self.log.info(
+                "sweep_finished",
+                kind="epoch",
+                reassigned=self._n_swept,
+                duration_s=round(duration_s, 3),
+            )
+
+
+class ReclustererReports(ServiceReports):
+    """What a reclusterer tells."""
+
+    def __init__(
+        self,
+        log: Logger,
+        metrics: Metrics,
+        health: Health,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(log, metrics, health, clock=clock, now=now)
+        self._gauges_at = self._started_at = clock()
+        self._reason: Trigger | None = None
+
+    def turned(self, n_updates: int, n_sampled: int, model: Model | None, *, is_open: bool) -> None:
+        """The loop turned once."""
+        at = self._clock()
+        self.health.beat(at)
+        self.health.set("producer_initialised", True)
+        self.health.set("topics_read", is_open, "" if is_open else "reading model and lineage")
+        if is_open:
+            self.health.set("first_restore", True)
+        if at - self._gauges_at < GAUGES_INTERVAL_S:
+            return
+        self._gauges_at = at
+        self._progress.set(self._now())
+        gauge = self.metrics.gauge
+        gauge("eddy_updates_since_recluster").set(n_updates)
+        gauge("eddy_sample_items").set(n_sampled)
+        if model is None:
+            return
+        manifest, counts = model.manifest, model.counts
+        gauge("eddy_model_epoch").set(manifest.epoch)
+        gauge("eddy_model_revision").set(manifest.revision)
+        gauge("eddy_model_published_timestamp_seconds").set(manifest.created_at_ms / 1000.0)
+        n_live = int(np.count_nonzero(counts))
+        gauge("eddy_clusters", state="live").set(n_live)
+        gauge("eddy_clusters", state="empty").set(len(counts) - n_live)
+        if counts.any():
+            gauge("eddy_cluster_size_cv").set(float(counts.std() / counts.mean()))
+            gauge("eddy_inertia_per_member").set(manifest.fitted_inertia / float(counts.sum()))
+
+    def group_lag(self, lag: Mapping[int, int]) -> None:
+        """What is left to be seen when every assigner is down."""
+        for partition, records in lag.items():
+            self.metrics.gauge("eddy_group_lag_records", partition=partition).set(records)
+
+    def command_received(self, command: Command) -> None:
+        self.log.info(
+            "command_received",
+            command_id=command.id,
+            kind=command.type,
+            requested_by=command.requested_by,
+        )
+
+    def malformed_command(self, record: Record, error: RecordError) -> None:
+        self.log.warning(
+            "command_rejected",
+            command_id=(record.key or b"").decode("utf-8", "replace")[:512],
+            problem=str(error),
+            offset=record.offset,
+        )
+
+    def recluster_started(self, reason: Trigger, *, n_items: int) -> None:
+        self._started_at, self._reason = self._clock(), reason
+        self.log.info("recluster_started", reason=reason.value, members=n_items)
+
+    def recluster_failed(self, error: PipelineError) -> None:
+        reason = (self._reason or Trigger.FIRST).value
+        self.metrics.counter("eddy_reclusters_total", reason=reason, result="failed").inc()
+        self.log.error("recluster_failed", reason=reason, problem=str(error))
+
+    def published(
+        self,
+        events: Sequence[Lifecycle],
+        command: Command | None,
+        model: Model | None,
+        candidate: Candidate | None,
+    ) -> None:
+        for event in events:
+            self.metrics.counter("eddy_lifecycle_total", kind=event.type.value).inc()
+        if candidate is not None:
+            self._fit_ended(events, model, candidate)
+        if command is None:
+            return
+        is_done = model is not None
+        result = "done" if is_done else "rejected"
+        self.metrics.counter("eddy_commands_total", kind=command.type, result=result).inc()
+        fields = {"command_id": command.id, "kind": command.type}
+        if is_done:
+            self.log.info("command_done", **fields)
+        else:
+            self.log.warning("command_rejected", problem=events[0].reason, **fields)
+
+    def _fit_ended(
+        self, events: Sequence[Lifecycle], model: Model | None, candidate: Candidate
+    ) -> None:
+        assert self._reason is not None
+        duration_s = self._clock() - self._started_at
+        result = "rejected" if model is None else "published"
+        reason = self._reason.value
+        self.metrics.counter("eddy_reclusters_total", reason=reason, result=result).inc()
+        self.metrics.gauge("eddy_recluster_finished_timestamp_seconds").set(self._now())
+        self.metrics.histogram("eddy_recluster_duration_seconds", phase="fit").observe(duration_s)
+        fields = {
+            "reason": reason,
+            "passes": candidate.n_iterations,
+            "duration_s": round(duration_s, 3),
+            "inertia_before": candidate.inertia_before,
+            "inertia_after": candidate.inertia_after,
+        }
+        if model is None:
+            self.log.info("recluster_rejected", **fields)
+            return
+        n_born = sum(event.type is LifecycleType.BORN for event in events)
+        n_retired = sum(event.type is LifecycleType.RETIRED for event in events)
+        epoch = model.manifest.epoch
+        self.log.info("recluster_finished", epoch=epoch, born=n_born, retired=n_retired, **fields)

@@ -1,0 +1,298 @@
+"""Reading partitions back from the topics, in slices beside polling.
+
+Two barriers, in this order. The stream withholds a partition until no transaction with
+offsets of it is pending (1); the changelogs are then read to the end that they have *after*
+that (2). The other order gives wrong state behind perfect output: a process that slept
+in its commit may wake up in between.
+
+The assignments are read first. The row that counts for an item is the one at its
+assignment's source offset, in `item-vectors` or the input; every other row is skipped
+without judging it again. An assignment whose row is nowhere is a ghost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.engine.cluster_engine import Restored
+from pipeline.engine.setting import EngineSettings
+from pipeline.errors import TopicError, TransientError
+from pipeline.messages.codec import (
+    AssignmentRow,
+    decode,
+    decode_assignment,
+    decode_vector,
+    record_metadata,
+)
+from pipeline.messages.model import Model, ModelFold
+from pipeline.messages.records import Record
+from pipeline.state.members import Members
+from pipeline.streams.contract import Broker, Range, Reader
+
+SLICE_RECORDS = 4000
+SLICE_WAIT_S = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class RestoreResult:
+    """What was read back."""
+
+    partitions: dict[int, Restored]
+    model: Model | None
+    n_records: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Partition:
+    """A partition while it is read back."""
+
+    next_offset: int
+    ends_at: int
+    rows: dict[bytes, AssignmentRow] = field(default_factory=dict)
+    vectors: dict[bytes, tuple[bytes, Record]] = field(default_factory=dict)
+    published: set[str] = field(default_factory=set)
+    found: list[_Found] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """Rows that count, of one slice."""
+
+    keys: list[bytes]
+    vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]]
+    kept: bool
+
+
+@dataclass(slots=True, eq=False)
+class Restore:
+    """Reads a set of partitions that were assigned together."""
+
+    broker: Broker
+    settings: EngineSettings
+    committed: Mapping[int, int | None]
+    """Partition -> committed offset, fetched behind barrier 1."""
+
+    def run(self) -> Generator[int, None, RestoreResult]:
+        """Yield after each slice how many records it read; return what was read.
+
+        Raises
+        ------
+        TopicError
+            What was committed does not fit the logs: going on would process everything again,
+            skip, or forget.
+        """
+        topics = self.settings.topics
+        partitions = self._begin()
+        starts = dict.fromkeys(partitions, 0)
+        result = RestoreResult({}, None)
+        metadata: dict[bytes, dict[str, object]] = {}
+
+        for records in self._read(topics.assignments, starts):
+            for record in records:
+                _fold_assignment(partitions[record.partition].rows, record)
+            yield len(records)
+            result.n_records += len(records)
+        for records in self._read(topics.vectors, starts):
+            for record in records:
+                _fold_vector(partitions[record.partition].vectors, record)
+            yield len(records)
+            result.n_records += len(records)
+        for records in self._read(topics.statistics, starts):
+            for record in records:
+                _fold_published(partitions[record.partition].published, record)
+            yield len(records)
+
+        fold = ModelFold()
+        for records in self._read(topics.model, None):
+            fold.fold(records)
+            yield len(records)
+        result.model = fold.newest
+
+        for partition in partitions.values():
+            self._take_kept(partition, metadata)
+        for records in self._read_input(partitions):
+            self._take_input(partitions, records, metadata)
+            yield len(records)
+            result.n_records += len(records)
+
+        for number, partition in partitions.items():
+            if partition.rows and result.model is None:
+                raise TopicError(
+                    f"{topics.assignments} has assignments in partition {number}, but "
+                    f"{topics.model} holds no model: a derived topic was deleted; delete all of "
+                    f"them and the group's offsets to begin anew"
+                )
+            result.partitions[number] = self._restored(number, partition, metadata)
+        return result
+
+    def _begin(self) -> dict[int, _Partition]:
+        topics = self.settings.topics
+        inputs = self.broker.ranges(topics.input)
+        statistics = self.broker.ranges(topics.statistics)
+        assignments = self.broker.ranges(topics.assignments)
+        partitions = {}
+        for number, committed in self.committed.items():
+            log = inputs[number]
+            _check_offsets(
+                f"{topics.input}/{number}", committed, log,
+                has_statistics=statistics[number].high > 0,
+                has_assignments=assignments[number].high > 0,
+            )  # fmt: skip
+            partitions[number] = _Partition(log.low if committed is None else committed, log.high)
+        return partitions
+
+    def _read(self, topic: str, starts: Mapping[int, int] | None) -> Iterator[Sequence[Record]]:
+        """Slices of a topic up to the end that it has now: barrier 2."""
+        reader = self.broker.reader(topic, starts)
+        try:
+            while not reader.at_end:
+                yield _slice(reader)
+        finally:
+            reader.close()
+
+    def _read_input(self, partitions: Mapping[int, _Partition]) -> Iterator[Sequence[Record]]:
+        """Slices of the input, up to the committed offsets and for items that miss their row."""
+        wanted = {n: 0 for n, p in partitions.items() if p.rows and p.next_offset > 0}
+        if not wanted:
+            return
+        reader = self.broker.reader(self.settings.topics.input, wanted)
+        try:
+            while not reader.at_end and any(
+                reader.positions[n] < partitions[n].next_offset for n in wanted
+            ):
+                yield _slice(reader)
+        finally:
+            reader.close()
+
+    def _take_kept(self, partition: _Partition, metadata: dict[bytes, dict[str, object]]) -> None:
+        found = [key for key in partition.vectors if key in partition.rows]
+        if not found:
+            return
+        n_dims = self.settings.embedding.dimensions
+        vectors = [decode_vector(partition.vectors[key][0], n_dims)[0] for key in found]
+        partition.found.append(_Found(found, np.stack(vectors), kept=True))
+        for key in found:
+            self._note_metadata(metadata, key, record_metadata(partition.vectors[key][1]))
+
+    def _take_input(
+        self,
+        partitions: Mapping[int, _Partition],
+        records: Sequence[Record],
+        metadata: dict[bytes, dict[str, object]],
+    ) -> None:
+        by_partition: dict[int, list[Record]] = {}
+        for record in records:
+            partition = partitions[record.partition]
+            row = partition.rows.get(record.key or b"")
+            if row is not None and row.offset == record.offset and record.key is not None:
+                if record.key in partition.vectors:
+                    continue  # the copy was read already
+                by_partition.setdefault(record.partition, []).append(record)
+        for number, counting in by_partition.items():
+            batch = decode(counting, self.settings.embedding, self.settings.limits)
+            if batch.errors:
+                at, error = next(iter(batch.errors.items()))
+                raise TopicError(
+                    f"{self.settings.topics.input}/{number}/{counting[at].offset} was applied, but "
+                    f"cannot be decoded any more ({error}); the embedding settings were changed: "
+                    f"set them back, or begin anew with another topics.prefix"
+                )
+            keys = [record.key for record in counting if record.key is not None]
+            partitions[number].found.append(_Found(keys, batch.vectors, kept=False))
+            for i, value in batch.metadata.items():
+                self._note_metadata(metadata, keys[i], value)
+
+    def _note_metadata(
+        self,
+        metadata: dict[bytes, dict[str, object]],
+        key: bytes,
+        value: Mapping[str, object] | None,
+    ) -> None:
+        shown = {k: value[k] for k in self.settings.events.metadata if k in value} if value else {}
+        if shown:
+            metadata[key] = shown
+
+    def _restored(
+        self, number: int, partition: _Partition, metadata: Mapping[bytes, dict[str, object]]
+    ) -> Restored:
+        members = Members(self.settings.embedding.dimensions)
+        cluster_ids: list[str] = []
+        for found in partition.found:
+            rows = members.put(found.keys)
+            assignments = [partition.rows.pop(key) for key in found.keys]
+            members.vectors[rows] = found.vectors
+            members.sequences[rows] = [a.sequence for a in assignments]
+            members.offsets[rows] = [a.offset for a in assignments]
+            members.kept[rows] = found.kept
+            cluster_ids += [a.cluster for a in assignments]
+        members.metadata = {key: dict(metadata[key]) for key in members.of if key in metadata}
+        return Restored(
+            partition=number,
+            next_offset=partition.next_offset,
+            members=members,
+            cluster_ids=cluster_ids,
+            ghosts={key: (row.cluster, row.offset) for key, row in partition.rows.items()},
+            published=partition.published,
+            ghosts_until=partition.ends_at,
+        )
+
+
+def _check_offsets(
+    where: str, committed: int | None, log: Range, *, has_statistics: bool, has_assignments: bool
+) -> None:
+    if committed is None:
+        if has_statistics or has_assignments:
+            raise TopicError(
+                f"{where} has state in the derived topics but no committed offset (it expired, or "
+                f"kafka.group.id was changed): going on would process everything again; reset the "
+                f"group's offset to where it was, or begin anew with another topics.prefix"
+            )
+        return
+    if not has_statistics:
+        raise TopicError(
+            f"{where} has the committed offset {committed}, but no head in the statistics topic: "
+            f"derived topics were deleted, or a second prefix runs under the same group; "
+            f"delete the group's offsets to begin anew"
+        )
+    if not log.low <= committed <= log.high:
+        raise TopicError(
+            f"{where} was processed up to offset {committed}, but its log holds {log.low} to "
+            f"{log.high}: records were lost to retention, or the topic was made anew"
+        )
+
+
+def _slice(reader: Reader) -> Sequence[Record]:
+    try:
+        return reader.read(SLICE_RECORDS, timeout_s=SLICE_WAIT_S)
+    except TransientError:
+        return ()  # the broker is away; the reader goes on where it stopped
+
+
+def _fold_assignment(rows: dict[bytes, AssignmentRow], record: Record) -> None:
+    assert record.key is not None
+    if record.value is None:
+        rows.pop(record.key, None)
+    else:
+        rows[record.key] = decode_assignment(record.value)
+
+
+def _fold_vector(vectors: dict[bytes, tuple[bytes, Record]], record: Record) -> None:
+    assert record.key is not None
+    if record.value is None:
+        vectors.pop(record.key, None)
+    else:
+        vectors[record.key] = (record.value, record)
+
+
+def _fold_published(published: set[str], record: Record) -> None:
+    assert record.key is not None
+    _, _, cluster_id = record.key.decode().partition("/")
+    if not cluster_id:
+        return  # the head
+    if record.value is None:
+        published.discard(cluster_id)
+    else:
+        published.add(cluster_id)

@@ -1,0 +1,292 @@
+"""A cluster of Apache Kafka, seen by one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka import Producer as Client
+from confluent_kafka import admin as kafka_admin
+
+from pipeline.errors import FatalError, TopicError, TransientError
+from pipeline.messages.records import Outgoing
+from pipeline.streams.contract import GroupMember, Producer, Range, Reader, Stream, TopicSettings
+from pipeline.streams.kafka.client import (
+    NEVER_BETTER,
+    ClientSettings,
+    OnError,
+    Patience,
+    Watch,
+    failure,
+    made,
+)
+from pipeline.streams.kafka.reader import KafkaReader
+from pipeline.streams.kafka.stream import KafkaStream
+
+_admin: Any = kafka_admin  # its types are given in part only
+_CALL_S: Final = 5.0
+_ASK_LIMIT_S: Final = 30.0
+_TOLD: Final = (
+    "cleanup.policy",
+    "retention.ms",
+    "delete.retention.ms",
+    "min.compaction.lag.ms",
+    "max.message.bytes",
+)
+
+T = TypeVar("T")
+
+
+class KafkaBroker:
+    """Implements `pipeline.streams.contract.Broker`.
+
+    Parameters
+    ----------
+    settings
+        The options under ``kafka:``; see `ClientSettings`. Nothing is connected yet.
+    max_record_bytes
+        ``limits.max_record_bytes``.
+    on_error
+        Told what the clients survive by themselves, such as a broker that went away: the name of
+        the error and a sentence. The same one at most every few seconds.
+    reach_limit_s
+        How long a `Stream` waits for the broker when it is made.
+    stall_limit_s
+        After how long without a record consumers are looked at.
+
+    Raises
+    ------
+    ConfigError
+        A setting that is missing, not the user's, or that the client does not know.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, object],
+        *,
+        max_record_bytes: int = 1_048_576,
+        on_error: OnError = lambda code, message: None,
+        reach_limit_s: float = 60.0,
+        stall_limit_s: float = 10.0,
+    ) -> None:
+        self._settings = ClientSettings(settings, max_record_bytes)
+        self._on_error = on_error
+        self._reach_limit_s = reach_limit_s
+        self._stall_limit_s = stall_limit_s
+        self._watch = Watch(on_error)
+        # kept: one that is collected takes the answers under way with it
+        self._admin: Any = made(_admin.AdminClient, self._settings.admin(self._watch))
+
+    def wait(self, timeout_s: float) -> None:
+        doing = f"waiting for a broker at {self._settings.servers}"
+        patience = Patience(timeout_s, self._watch, doing)
+        while True:
+            try:
+                self._admin.list_topics(timeout=min(1.0, patience.left_s + 0.1))
+                return
+            except KafkaException as problem:
+                self._admin.poll(0)
+                self._watch.raise_if_locked_out()
+                patience.spend(problem.args[0])
+
+    def topics(self, names: Iterable[str]) -> Mapping[str, TopicSettings]:
+        metadata = self._ask(lambda: self._admin.list_topics(timeout=_CALL_S), "listing topics")
+        counts = {
+            name: len(metadata.topics[name].partitions)
+            for name in names
+            if name in metadata.topics and metadata.topics[name].error is None
+        }
+        return {
+            name: TopicSettings(name, n_partitions, self._config(name))
+            for name, n_partitions in counts.items()
+        }
+
+    def create_topics(
+        self, topics: Iterable[TopicSettings], *, replication_factor: int = 1
+    ) -> None:
+        wanted = [
+            _admin.NewTopic(t.name, t.n_partitions, replication_factor, config=dict(t.config))
+            for t in topics
+        ]
+        if not wanted:
+            return
+        for name, future in self._admin.create_topics(wanted, request_timeout=30.0).items():
+            try:
+                future.result()
+            except KafkaException as problem:
+                error: KafkaError = problem.args[0]
+                if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    message = f"creating {name}: {error.name()}: {error.str()}"
+                    kind = TransientError if error.retriable() else TopicError
+                    raise kind(message) from problem
+        # the answer comes before every broker knows them, and a client that asks too early is told
+        # that there is no such topic
+        deadline = time.monotonic() + _ASK_LIMIT_S
+        while not self._have_leaders([topic.topic for topic in wanted]):
+            if time.monotonic() > deadline:
+                raise TransientError("the new topics have no leader yet")
+
+    def ranges(self, topic: str) -> Mapping[int, Range]:
+        partitions = self._partitions(topic)
+        lows = self._offsets(topic, partitions, _admin.OffsetSpec.earliest())
+        highs = self._offsets(topic, partitions, _admin.OffsetSpec.latest())
+        return {p: Range(lows[p], highs[p]) for p in partitions}
+
+    def committed(self, group_id: str, topic: str) -> Mapping[int, int | None]:
+        partitions = self._partitions(topic)
+        consumer = made(Consumer, self._settings.reader(self._watch) | {"group.id": group_id})
+        places = [TopicPartition(topic, p) for p in partitions]
+        try:
+            found = self._ask(
+                lambda: consumer.committed(places, timeout=_CALL_S),
+                f"reading the offsets of {group_id}",
+            )
+        finally:
+            consumer.close()
+        return {place.partition: place.offset if place.offset >= 0 else None for place in found}
+
+    def stream(self, member: GroupMember) -> Stream:
+        return KafkaStream(
+            self._settings,
+            member,
+            Watch(self._on_error),
+            reach_limit_s=self._reach_limit_s,
+            stall_limit_s=self._stall_limit_s,
+        )
+
+    def reader(self, topic: str, starts: Mapping[int, int] | None = None) -> Reader:
+        return KafkaReader(
+            self._settings,
+            topic,
+            starts,
+            Watch(self._on_error),
+            lambda: self.ranges(topic),
+            stall_limit_s=self._stall_limit_s,
+        )
+
+    def producer(self) -> Producer:
+        return KafkaProducer(self._settings, Watch(self._on_error))
+
+    def _config(self, topic: str) -> dict[str, str]:
+        """Settings of a topic; none where the permission to see them is missing."""
+        resource = _admin.ConfigResource(_admin.ResourceType.TOPIC, topic)
+
+        def ask() -> Mapping[str, Any]:
+            futures = self._admin.describe_configs([resource], request_timeout=_CALL_S)
+            entries: Mapping[str, Any] = futures[resource].result()
+            return entries
+
+        try:
+            entries = self._ask(ask, f"describing {topic}")
+        except FatalError as problem:
+            cause = problem.__cause__
+            assert isinstance(cause, KafkaException)
+            if cause.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                return {}
+            raise
+        return {name: entries[name].value for name in _TOLD if name in entries}
+
+    def _partitions(self, topic: str) -> list[int]:
+        # this also refreshes the leaders that the client remembers: without it offsets are refused
+        # for minutes after a broker came back
+        metadata = self._ask(
+            lambda: self._admin.list_topics(topic, timeout=_CALL_S), f"looking for {topic}"
+        )
+        found = metadata.topics[topic]
+        if found.error is not None:
+            raise TopicError(f"{topic}: {found.error.name()}: {found.error.str()}")
+        return sorted(found.partitions)
+
+    def _have_leaders(self, names: Iterable[str]) -> bool:
+        found = self._ask(lambda: self._admin.list_topics(timeout=_CALL_S), "listing topics").topics
+        return all(
+            name in found
+            and found[name].error is None
+            and all(p.leader >= 0 for p in found[name].partitions.values())
+            for name in names
+        )
+
+    def _offsets(self, topic: str, partitions: list[int], spec: Any) -> dict[int, int]:
+        asked = {TopicPartition(topic, p): spec for p in partitions}
+
+        def ask() -> dict[int, int]:
+            futures = self._admin.list_offsets(
+                asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_CALL_S
+            )
+            return {place.partition: future.result().offset for place, future in futures.items()}
+
+        return self._ask(ask, f"asking for the range of {topic}", refresh=topic)
+
+    def _ask(self, call: Callable[[], T], doing: str, *, refresh: str | None = None) -> T:
+        """The answer to a question that changes nothing; `TransientError` if none comes."""
+        patience = Patience(_ASK_LIMIT_S, self._watch, doing)
+        while True:
+            try:
+                return call()
+            except KafkaException as problem:
+                error: KafkaError = problem.args[0]
+                self._admin.poll(0)
+                self._watch.raise_if_locked_out()
+                if error.fatal() or error.code() in NEVER_BETTER:
+                    raise failure(error, doing) from problem
+                if patience.left_s <= 0.0:
+                    raise TransientError(f"{doing}: {error.name()}: {error.str()}") from problem
+                patience.spend(error)
+                time.sleep(0.1)  # some are answered at once, such as a leader that has just moved
+            if refresh is not None:
+                self._partitions(refresh)
+
+
+class KafkaProducer:
+    """Implements `pipeline.streams.contract.Producer`."""
+
+    def __init__(self, settings: ClientSettings, watch: Watch) -> None:
+        self._watch = watch
+        self._undelivered: dict[str, tuple[int, KafkaError]] = {}
+        own = {"on_delivery": self._on_delivery, "delivery.report.only.error": True}
+        self._client: Any = made(Client, settings.producer(watch) | own)
+
+    def write(self, record: Outgoing) -> None:
+        topic, partition, key, value, headers, timestamp_ms = record
+        while True:
+            try:
+                self._client.produce(
+                    topic,
+                    value,
+                    key,
+                    partition,
+                    headers=list(headers),
+                    timestamp=timestamp_ms or 0,
+                )
+                return
+            except BufferError:
+                self._client.poll(0.05)
+            except KafkaException as problem:
+                raise failure(problem.args[0], f"writing to {topic}") from problem
+
+    def flush(self) -> None:
+        while self._client.flush(1.0):
+            self._watch.tell()
+            self._watch.raise_if_locked_out()
+        if self._undelivered:
+            said = "; ".join(
+                f"{n} to {topic}: {error.name()}: {error.str()}"
+                for topic, (n, error) in self._undelivered.items()
+            )
+            self._undelivered = {}
+            raise FatalError(f"records were not written: {said}")
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            topic = message.topic() or ""
+            n, first = self._undelivered.get(topic, (0, error))
+            self._undelivered[topic] = (n + 1, first)

@@ -1,0 +1,470 @@
+"""A cluster of brokers in one object: the twin that tests and the simulation run on.
+
+One thread, no clock, no chance of its own: the same calls give the same answers. What Kafka
+leaves to time is a call here, so that a test decides when it happens: a session or a
+transaction times out (`MemoryBroker.expire_session`, `expire_transaction`), the marker of a
+committed transaction arrives (`hold_markers`, `release_markers`), the cleaner runs (`compact`,
+`truncate`). A call that would wait, in Kafka, for what only another call can bring either comes
+back with nothing (a poll, a read), or raises `TransientError`.
+
+Faults are values (`Fault`, by the number of the commit). What happens to a process *inside* a
+commit is told by ``between``, which is called at each `Stage` of it: an exception from there is
+a crash at that very point; and what it does to other members, this one slept through.
+A process that is paused is one that is not called; one that was killed, one that never is again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from zlib import crc32
+
+from pipeline.errors import (
+    AbortedError,
+    FatalError,
+    FencedError,
+    TopicError,
+    TransientError,
+    UnreachableError,
+)
+from pipeline.messages.records import Headers, Outgoing, Record
+from pipeline.streams.contract import GroupMember, Poll, Range, TopicSettings
+from pipeline.streams.group import Group, Member
+from pipeline.streams.log import PartitionLog
+from pipeline.streams.transactions import Coordinator, Place, Transaction
+
+OFFSETS = ("__consumer_offsets", 0)
+"""Where committed offsets live; its markers can be held like those of any partition."""
+
+
+class Fault(StrEnum):
+    """How a commit fails."""
+
+    ABORTED = "aborted"  #       nothing becomes visible, the process may go on
+    UNDECIDED = "undecided"  #   the process must end, the transaction stays open behind it
+    UNANSWERED = "unanswered"  # the process must end and does not know that it was committed
+
+
+class Stage(StrEnum):
+    """Moments inside a commit, in their order."""
+
+    WRITTEN = "written"  #            the records are in the logs, undecided, but for those queued
+    OFFSETS_SENT = "offsets_sent"  #  the offsets too; the generation was looked at for good
+    ENDED = "ended"  #                committed, but the caller has not heard of it
+
+
+class MemoryBroker:
+    """Implements `pipeline.streams.contract.Broker`, and the abilities of the module's docstring.
+
+    Parameters
+    ----------
+    faults
+        Number of the commit, counted over all streams from 0 (`n_commits` is the next one's)
+        -> how it fails. It is read at each commit and may be changed in between.
+    batch_sizes
+        Called before each poll and read: the most records that it may hand out. 0 is allowed.
+    between
+        Called inside each commit with the stage reached and the stream.
+    """
+
+    def __init__(
+        self,
+        *,
+        faults: Mapping[int, Fault] | None = None,
+        batch_sizes: Callable[[], int] | None = None,
+        between: Callable[[Stage, MemoryStream], None] | None = None,
+    ) -> None:
+        self.faults: dict[int, Fault] = dict(faults or {})
+        self.batch_sizes = batch_sizes
+        self.between = between
+        self.n_commits = 0
+        self.now_ms = 0
+        """The timestamp of a record that brings none."""
+        self.n_queued = 0
+        """How many of a commit's last records leave the producer only after the offsets. A process
+        that sleeps there writes below an offset that it has already sent: with the restore
+        barriers in the wrong order nobody would see those records."""
+        self.is_away = False
+        """True: an outage. Nothing is lost by it, and nothing times out meanwhile."""
+        self._settings: dict[str, TopicSettings] = {}
+        self._logs: dict[str, list[PartitionLog]] = {}
+        self._groups: dict[tuple[str, str], Group] = {}
+        self._coordinator = Coordinator(self._decide)
+
+    # The contract
+
+    def wait(self, timeout_s: float) -> None:
+        if self.is_away:
+            raise UnreachableError(f"no broker answered within {timeout_s} s")
+
+    def topics(self, names: Iterable[str]) -> Mapping[str, TopicSettings]:
+        self._answer()
+        return {name: self._settings[name] for name in names if name in self._settings}
+
+    def create_topics(
+        self, topics: Iterable[TopicSettings], *, replication_factor: int = 1
+    ) -> None:
+        self._answer()
+        for topic in topics:
+            if topic.name not in self._settings:
+                is_compacted = "compact" in topic.config.get("cleanup.policy", "")
+                self._settings[topic.name] = topic
+                self._logs[topic.name] = [
+                    PartitionLog(is_compacted) for _ in range(topic.n_partitions)
+                ]
+
+    def ranges(self, topic: str) -> Mapping[int, Range]:
+        self._answer()
+        return {p: Range(log.low, log.high) for p, log in enumerate(self._partitions(topic))}
+
+    def committed(self, group_id: str, topic: str) -> Mapping[int, int | None]:
+        self._answer()
+        group = self._group(group_id, topic)
+        pending = [p for p in range(group.n_partitions) if group.is_pending(p)]
+        if pending:
+            raise TransientError(f"transactions of {group_id} are pending on partitions {pending}")
+        return {p: group.offsets.get(p) for p in range(group.n_partitions)}
+
+    def stream(self, member: GroupMember) -> MemoryStream:
+        self._answer()
+        return MemoryStream(self, member, self._group(member.group_id, member.topic))
+
+    def reader(self, topic: str, starts: Mapping[int, int] | None = None) -> MemoryReader:
+        self._answer()
+        return MemoryReader(self, topic, starts)
+
+    def producer(self) -> MemoryProducer:
+        return MemoryProducer(self)
+
+    # What a test does to the cluster
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        timestamp_ms: int | None = None,
+    ) -> int:
+        """Write one record without a transaction; its offset."""
+        at_ms = self.now_ms if timestamp_ms is None else timestamp_ms
+        return self._log(topic, partition).append(partition, key, value, headers, at_ms)
+
+    def records(self, topic: str, partition: int, *, committed: bool = True) -> list[Record]:
+        """What the log holds: as read_committed shows it, or with what is undecided, too."""
+        log = self._log(topic, partition)
+        return log.readable() if committed else list(log.records)
+
+    def compact(
+        self, topic: str, partition: int, *, keep_tombstones: bool, before: int | None = None
+    ) -> None:
+        """Remove every record that a newer one of its key supersedes; offsets stay.
+
+        The newer one lies below the last stable offset, and below ``before`` where it is given.
+        Tombstones go too unless told otherwise.
+        """
+        self._log(topic, partition).compact(keep_tombstones=keep_tombstones, before=before)
+
+    def truncate(self, topic: str, partition: int, before: int) -> None:
+        """Retention: the log begins at ``before`` now."""
+        self._log(topic, partition).truncate(before)
+
+    def delete_topic(self, topic: str) -> None:
+        """The topic and its groups' offsets are gone; it may be made anew."""
+        del self._settings[topic], self._logs[topic]
+        self._groups = {key: group for key, group in self._groups.items() if key[1] != topic}
+
+    def forget_offsets(self, group_id: str, topic: str) -> None:
+        """The retention of the offsets topic ran out."""
+        self._group(group_id, topic).offsets.clear()
+
+    def crash(self, stream: MemoryStream) -> None:
+        """The stream's process is dead: closing it says nothing to anybody any more."""
+        stream._is_closed = True
+
+    def expire_session(self, stream: MemoryStream) -> None:
+        """The group has not heard of a member for too long and goes on without it."""
+        if stream.member in stream.group.targets:
+            stream.group.leave(stream.member)
+
+    def expire_transaction(self, transactional_id: str) -> None:
+        """A transaction was open for too long: it is aborted, and its producer is fenced."""
+        self._coordinator.expire(transactional_id)
+
+    def hold_markers(self, topic: str, partition: int) -> None:
+        """Markers that end a transaction do not arrive in this partition until released.
+
+        A producer's next transaction, or its successor, waits for them: there they arrive, too.
+        """
+        self._log(topic, partition)
+        self._coordinator.held.add((topic, partition))
+
+    def release_markers(self, topic: str | None = None, partition: int | None = None) -> None:
+        """Markers held in one partition, or in all of a topic, or everywhere, arrive."""
+        self._coordinator.release(
+            {
+                place
+                for place in self._coordinator.held
+                if topic in (None, place[0]) and partition in (None, place[1])
+            }
+        )
+
+    # What streams, readers and producers ask
+
+    def _answer(self) -> None:
+        if self.is_away:
+            raise TransientError("the broker is away")
+
+    def _limit(self, max_records: int) -> int:
+        return max_records if self.batch_sizes is None else min(max_records, self.batch_sizes())
+
+    def _partitions(self, topic: str) -> list[PartitionLog]:
+        if topic not in self._logs:
+            raise TopicError(f"topic {topic} does not exist")
+        return self._logs[topic]
+
+    def _log(self, topic: str, partition: int) -> PartitionLog:
+        if (topic, partition) == OFFSETS:
+            return PartitionLog()
+        logs = self._partitions(topic)
+        if not 0 <= partition < len(logs):
+            raise TopicError(f"topic {topic} has {len(logs)} partitions, but not {partition}")
+        return logs[partition]
+
+    def _group(self, group_id: str, topic: str) -> Group:
+        n_partitions = len(self._partitions(topic))
+        return self._groups.setdefault((group_id, topic), Group(n_partitions))
+
+    def _write(self, transaction: Transaction, record: Outgoing) -> None:
+        topic, partition, key, value, headers, timestamp_ms = record
+        at_ms = self.now_ms if timestamp_ms is None else timestamp_ms
+        log = self._log(topic, partition)
+        transaction.places[topic, partition] = None
+        log.append(partition, key, value, headers, at_ms, transaction)
+
+    def _decide(self, place: Place, transaction: Transaction, commits: bool) -> None:
+        if place == OFFSETS:
+            for group in self._groups.values():
+                if transaction in group.pending:
+                    group.end(transaction, commits=commits)
+        elif place[0] in self._logs:
+            self._log(*place).end(transaction, commits=commits)
+
+
+class MemoryStream:
+    """Implements `pipeline.streams.contract.Stream`; joins its group at the first poll."""
+
+    def __init__(self, broker: MemoryBroker, member: GroupMember, group: Group) -> None:
+        self.who = member
+        self.group = group
+        self.member = Member(member.instance_id)
+        self._broker = broker
+        self._epoch = broker._coordinator.take_over(member.transactional_id)
+        self._positions: dict[int, int] = {}
+        self._restarts: dict[int, int] = {}
+        """Per started partition, where `rewind` goes back to."""
+        self._ends: dict[int, int] = {}
+        self._is_closed = False
+        self._end: FatalError | None = None
+
+    def poll(self, max_records: int, *, timeout_s: float) -> Poll:
+        self._check_usable()
+        if self._broker.is_away:
+            self.rewind()
+            raise TransientError("the broker is away")
+        lost = self._rejoin()
+        revoked = frozenset() if lost else self.group.sync(self.member)
+        for partition in lost | revoked:
+            self._forget(partition)
+        if lost:  # joining again takes until the next poll
+            return Poll(lost=lost)
+        assigned = self.group.hand_over(self.member)
+        records = self._read(self._broker._limit(max_records))
+        return Poll(records, assigned, revoked, lost)
+
+    def start(self, partition: int, offset: int) -> None:
+        assert partition in self.member.told, f"partition {partition} is not ours"
+        self._positions[partition] = self._restarts[partition] = offset
+
+    def stop(self, partition: int) -> None:
+        assert partition in self.member.told, f"partition {partition} is not ours"
+        self._forget(partition)
+
+    def commit(self, outgoing: Iterable[Outgoing], next_offsets: Mapping[int, int]) -> None:
+        self._check_usable()
+        assert next_offsets, "without offsets nothing would stop a process that was replaced"
+        fault = self._broker.faults.get(self._broker.n_commits)
+        self._broker.n_commits += 1
+        records = list(outgoing)
+        if self._broker.is_away:
+            raise AbortedError("the broker is away", code="_TRANSPORT")
+        # The broker itself looks at the generation only, and not at who owns what in it.
+        if not self.member.told.issuperset(next_offsets):
+            gone = sorted(next_offsets.keys() - self.member.told)
+            raise AbortedError(f"partitions {gone} are no longer ours", code="not_owned")
+        self._check_epoch()
+        transaction = self._broker._coordinator.begin(self.who.transactional_id)
+        n_early = max(0, len(records) - self._broker.n_queued)
+        self._write(transaction, records[:n_early])
+        self._reach(Stage.WRITTEN)
+        refusal = self.group.refusal(self.member)
+        if refusal is not None:
+            self._broker._coordinator.end(transaction, commits=False)
+            raise AbortedError(f"offsets of {sorted(next_offsets)} were refused", code=refusal)
+        self.group.pending[transaction] = dict(next_offsets)
+        transaction.places[OFFSETS] = None
+        self._reach(Stage.OFFSETS_SENT)
+        self._write(transaction, records[n_early:])
+        if fault is Fault.ABORTED:
+            self._broker._coordinator.end(transaction, commits=False)
+            raise AbortedError("the commit was told to abort", code="TRANSACTION_ABORTABLE")
+        if fault is Fault.UNDECIDED:
+            self._fail(FatalError("the commit was told to fail before its end"))
+        self._broker._coordinator.end(transaction, commits=True)
+        self._reach(Stage.ENDED)
+        if fault is Fault.UNANSWERED:
+            self._fail(FatalError("the commit was told to get no answer"))
+        for partition in next_offsets.keys() & self._restarts.keys():
+            self._restarts[partition] = next_offsets[partition]
+
+    def rewind(self) -> None:
+        self._positions.update(self._restarts)
+
+    def lag(self) -> Mapping[int, int]:
+        return {p: max(0, self._ends.get(p, 0) - self._restarts[p]) for p in self._restarts}
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._broker.is_away:
+            return
+        # After a fatal error a producer cannot abort any more: its successor or time does.
+        if self._end is None and self._is_current():
+            self._broker._coordinator.abort(self.who.transactional_id)
+        # A static member says no goodbye: its place is kept for the session timeout.
+        if self.member in self.group.targets and self.member.instance_id is None:
+            self.group.leave(self.member)
+
+    def _forget(self, partition: int) -> None:
+        for known in (self._positions, self._restarts, self._ends):
+            known.pop(partition, None)
+
+    def _write(self, transaction: Transaction, records: Sequence[Outgoing]) -> None:
+        try:
+            for record in records:
+                self._broker._write(transaction, record)
+        except TopicError:
+            self._broker._coordinator.end(transaction, commits=False)
+            raise
+
+    def _rejoin(self) -> frozenset[int]:
+        """Join if the group does not know this member; what it has lost by that."""
+        if self.member.is_fenced:
+            self._fail(FencedError(f"another process is instance {self.who.instance_id} now"))
+        if self.member in self.group.targets:
+            return frozenset()
+        lost = frozenset(self.member.told)
+        self.member = Member(self.who.instance_id)
+        self.group.join(self.member)
+        return lost
+
+    def _read(self, limit: int) -> list[Record]:
+        """Partitions take turns in being the first, so that none waits for ever."""
+        started = sorted(self._positions)
+        if started:
+            turn = self._broker.n_commits % len(started)
+            started = started[turn:] + started[:turn]
+        records: list[Record] = []
+        for p in started:
+            log = self._broker._log(self.who.topic, p)
+            if not log.low <= self._positions[p] <= log.high:
+                raise TopicError(
+                    f"partition {p} of {self.who.topic} holds offsets from {log.low} to "
+                    f"{log.high}, but was started at {self._positions[p]}"
+                )
+            batch, self._positions[p] = log.read(self._positions[p], limit - len(records))
+            self._ends[p] = log.end_of_records()
+            records += batch
+        return records
+
+    def _reach(self, stage: Stage) -> None:
+        """Let others act, and see whether this process was replaced meanwhile."""
+        if self._broker.between is not None:
+            self._broker.between(stage, self)
+            if stage is not Stage.ENDED:
+                self._check_epoch()
+
+    def _check_epoch(self) -> None:
+        if not self._is_current():
+            self._fail(FencedError(f"another process is {self.who.transactional_id} now"))
+
+    def _is_current(self) -> bool:
+        return self._broker._coordinator.is_current(self.who.transactional_id, self._epoch)
+
+    def _check_usable(self) -> None:
+        assert not self._is_closed, "the stream was closed"
+        if self._end is not None:
+            raise self._end
+
+    def _fail(self, error: FatalError) -> None:
+        self._end = error
+        raise error
+
+
+class MemoryReader:
+    """Implements `pipeline.streams.contract.Reader`."""
+
+    def __init__(self, broker: MemoryBroker, topic: str, starts: Mapping[int, int] | None) -> None:
+        self._broker = broker
+        self._topic = topic
+        logs = broker._partitions(topic)
+        chosen = dict.fromkeys(range(len(logs)), 0) if starts is None else starts
+        self._positions = {p: max(start, logs[p].low) for p, start in chosen.items()}
+        self._missing = {p: logs[p].high for p in chosen if self._positions[p] < logs[p].high}
+
+    def read(self, max_records: int, *, timeout_s: float) -> Sequence[Record]:
+        self._broker._answer()
+        limit = self._broker._limit(max_records)
+        records: list[Record] = []
+        for p, position in self._positions.items():
+            log = self._broker._log(self._topic, p)
+            batch, self._positions[p] = log.read(max(position, log.low), limit - len(records))
+            records += batch
+        self._missing = {p: end for p, end in self._missing.items() if self._positions[p] < end}
+        return records
+
+    @property
+    def at_end(self) -> bool:
+        return not self._missing
+
+    @property
+    def positions(self) -> Mapping[int, int]:
+        return dict(self._positions)
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+
+class MemoryProducer:
+    """Implements `pipeline.streams.contract.Producer`."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self._queue: list[Outgoing] = []
+
+    def write(self, record: Outgoing) -> None:
+        partition = record.partition
+        if partition == -1:
+            partition = crc32(record.key or b"") % len(self._broker._partitions(record.topic))
+        self._queue.append(record._replace(partition=partition))
+        if not self._broker.is_away:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._broker.is_away and self._queue:
+            raise FatalError(f"{len(self._queue)} records were not acknowledged")
+        for topic, partition, key, value, headers, timestamp_ms in self._queue:
+            self._broker.append(topic, partition, key, value, headers, timestamp_ms)
+        self._queue.clear()

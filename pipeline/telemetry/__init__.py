@@ -1,0 +1,1 @@
+"""Logs, metrics and health: what a process says of itself."""

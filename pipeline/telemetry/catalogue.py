@@ -1,0 +1,385 @@
+"""The catalogue of metrics: every name there is, with its labels and the values they may have.
+
+A name, label or label value that is not here does not exist. Item ids, cluster ids and
+texts are never labels, so the number of series is bounded. Base units, ``_total`` on
+counters, timestamps rather than ages, and no rate that Prometheus can compute itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+
+class Service(StrEnum):
+    """Who may set a metric."""
+
+    ASSIGNER = "assigner"
+    RECLUSTERER = "reclusterer"
+
+
+class Kind(StrEnum):
+    """What a metric is to Prometheus."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Open(StrEnum):
+    """A label whose values are not listed, but bounded all the same."""
+
+    PARTITION = "a partition of the input"
+    CODE = "a name of librdkafka, 32 at most, then `other`"
+    BUILD = "one value for the life of a process"
+
+
+MAX_CODES: Final = 32
+
+WORK: Final = tuple(
+    round(step * 10.0**power, 6) for power in range(-5, 1) for step in (1.0, 2.5, 5.0)
+)[1:-1]
+"""Seconds, 25 µs to 2.5 s: the library's own begin at 5 ms, where every micro-batch would land."""
+LATENCY: Final = (*WORK[5:], 5.0, 10.0, 30.0, 60.0)
+"""Seconds, 1 ms to 60 s."""
+LONG: Final = (*LATENCY[6:], 120.0, 300.0, 600.0, 1800.0, 3600.0)
+"""Seconds, 0.1 s to an hour."""
+RECORDS: Final = tuple(4.0**power for power in range(8))
+"""1 to 16384 by 4."""
+TENTHS: Final = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the catalogue."""
+
+    name: str
+    kind: Kind
+    help: str
+    services: tuple[Service, ...]
+    labels: Mapping[str, tuple[str, ...] | Open] = field(default_factory=dict)
+    """Label -> the values it may have."""
+    buckets: tuple[float, ...] = ()
+    """Upper bounds of a histogram, ascending, without infinity."""
+
+
+_A: Final = (Service.ASSIGNER,)
+_R: Final = (Service.RECLUSTERER,)
+_ALL: Final = (Service.ASSIGNER, Service.RECLUSTERER)
+
+KERNELS: Final = ("cpu", "avx512", "amx", "cuda", "hybrid")
+REASONS: Final = (
+    "key",
+    "content_type",
+    "decode",
+    "dimension",
+    "not_finite",
+    "zero_vector",
+    "out_of_range",
+    "embedding_model",
+    "too_large",
+    "limit",
+    "poison",
+)
+"""Of dead letters: the values of `pipeline.errors.Reason`, which a test compares."""
+
+_ROWS: Final = (
+    Metric(
+        "eddy_build_info",
+        Kind.GAUGE,
+        "What runs; always 1.",
+        _ALL,
+        {"version": Open.BUILD, "revision": Open.BUILD},
+    ),
+    Metric(
+        "eddy_threshold",
+        Kind.GAUGE,
+        "Configured limits, for alerts and dashboards to compare with.",
+        _ALL,
+        {
+            "name": (
+                "lag_records",
+                "reassignment_ratio",
+                "cluster_size_cv",
+                "model_max_age_seconds",
+                "stream_clients",
+            )
+        },
+    ),
+    Metric(
+        "eddy_log_events_total",
+        Kind.COUNTER,
+        "Log lines written.",
+        _ALL,
+        {"level": ("debug", "info", "warning", "error")},
+    ),
+    Metric(
+        "eddy_kafka_errors_total",
+        Kind.COUNTER,
+        "Errors of the broker, or of the way to it.",
+        _ALL,
+        {"code": Open.CODE},
+    ),
+    Metric(
+        "eddy_records_total",
+        Kind.COUNTER,
+        "Input records that are done with.",
+        _A,
+        {
+            "op": ("upsert", "tombstone"),
+            "outcome": ("assigned", "reassigned", "unchanged", "removed", "stale", "dead"),
+        },
+    ),
+    Metric(
+        "eddy_reassignments_total",
+        Kind.COUNTER,
+        "Items that changed cluster.",
+        _A,
+        {"cause": ("record", "model")},
+    ),
+    Metric(
+        "eddy_dead_letters_total",
+        Kind.COUNTER,
+        "Records that could not be used.",
+        _A,
+        {"reason": REASONS},
+    ),
+    Metric(
+        "eddy_micro_batch_records",
+        Kind.HISTOGRAM,
+        "Records of one micro-batch.",
+        _A,
+        buckets=RECORDS,
+    ),
+    Metric(
+        "eddy_assign_duration_seconds",
+        Kind.HISTOGRAM,
+        "Time to label one micro-batch.",
+        _A,
+        {"kernel": KERNELS},
+        WORK,
+    ),
+    Metric(
+        "eddy_transaction_duration_seconds",
+        Kind.HISTOGRAM,
+        "Time from the begin of a transaction to its commit.",
+        _ALL,
+        buckets=WORK,
+    ),
+    Metric(
+        "eddy_transactions_total",
+        Kind.COUNTER,
+        "Transactions that ended.",
+        _ALL,
+        {"result": ("committed", "aborted", "fatal")},
+    ),
+    Metric(
+        "eddy_loop_seconds_total",
+        Kind.COUNTER,
+        "Where the loop spends its time; the rates are utilisation.",
+        _A,
+        {"phase": ("wait", "decode", "assign", "state", "produce", "commit", "sweep")},
+    ),
+    Metric(
+        "eddy_end_to_end_latency_seconds",
+        Kind.HISTOGRAM,
+        "From a record's timestamp to the commit of what it caused.",
+        _A,
+        buckets=LATENCY,
+    ),
+    Metric(
+        "eddy_slo_freshness_records_total",
+        Kind.COUNTER,
+        "Records whose latency is within telemetry.slo_freshness_s, and those beyond.",
+        _A,
+        {"outcome": ("good", "bad")},
+    ),
+    Metric(
+        "eddy_consumer_lag_records",
+        Kind.GAUGE,
+        "Records behind the end of the log.",
+        _A,
+        {"partition": Open.PARTITION},
+    ),
+    Metric(
+        "eddy_consumer_lag_seconds",
+        Kind.GAUGE,
+        "Age of the last committed record while there is lag; 0 without.",
+        _A,
+        {"partition": Open.PARTITION},
+    ),
+    Metric(
+        "eddy_group_lag_records",
+        Kind.GAUGE,
+        "Records behind, by what the group has committed: of all partitions, owned or not.",
+        _R,
+        {"partition": Open.PARTITION},
+    ),
+    Metric("eddy_assigned_partitions", Kind.GAUGE, "Partitions this process owns.", _A),
+    Metric("eddy_input_partitions", Kind.GAUGE, "Partitions of the input.", _ALL),
+    Metric(
+        "eddy_last_progress_timestamp_seconds",
+        Kind.GAUGE,
+        "When the loop last did what it is there for; to wait for a first model is progress.",
+        _ALL,
+    ),
+    Metric(
+        "eddy_rebalances_total",
+        Kind.COUNTER,
+        "Changes of ownership.",
+        _A,
+        {"kind": ("assigned", "revoked", "lost")},
+    ),
+    Metric("eddy_members", Kind.GAUGE, "Items in clusters, of the owned partitions.", _A),
+    Metric(
+        "eddy_ghost_items", Kind.GAUGE, "Items whose vector compaction took before the restore.", _A
+    ),
+    Metric(
+        "eddy_item_limit_ratio",
+        Kind.GAUGE,
+        "Items of the fullest partition over limits.max_items_per_partition.",
+        _A,
+    ),
+    Metric(
+        "eddy_unpublished_changes",
+        Kind.GAUGE,
+        "Applied changes whose statistics are not published yet.",
+        _A,
+    ),
+    Metric(
+        "eddy_unproven_members",
+        Kind.GAUGE,
+        "Members whose label is not re-proved under the newest model.",
+        _A,
+    ),
+    Metric(
+        "eddy_confidence",
+        Kind.HISTOGRAM,
+        "Confidence of assigned and reassigned records.",
+        _A,
+        buckets=TENTHS,
+    ),
+    Metric(
+        "eddy_state_bytes",
+        Kind.GAUGE,
+        "Memory of the state.",
+        _A,
+        {"kind": ("vectors", "ids", "bounds", "statistics")},
+    ),
+    Metric(
+        "eddy_restore_duration_seconds",
+        Kind.HISTOGRAM,
+        "Time to read a partition's state back.",
+        _A,
+        {"source": ("snapshot", "topic")},
+        LONG,
+    ),
+    Metric(
+        "eddy_restore_records_total",
+        Kind.COUNTER,
+        "Records read for that.",
+        _A,
+        {"source": ("snapshot", "topic")},
+    ),
+    Metric(
+        "eddy_sweep_pending_members",
+        Kind.GAUGE,
+        "Members the sweep has still to look at.",
+        _A,
+        {"kind": ("revision", "epoch")},
+    ),
+    Metric(
+        "eddy_sweep_duration_seconds",
+        Kind.HISTOGRAM,
+        "Time from a model's installation to the end of its sweep.",
+        _A,
+        {"kind": ("revision", "epoch")},
+        LONG,
+    ),
+    Metric("eddy_model_epoch", Kind.GAUGE, "Epoch of the newest model this process has.", _ALL),
+    Metric("eddy_model_revision", Kind.GAUGE, "Its revision within the epoch.", _ALL),
+    Metric(
+        "eddy_model_published_timestamp_seconds",
+        Kind.GAUGE,
+        "When the newest model was published.",
+        _R,
+    ),
+    Metric(
+        "eddy_reclusters_total",
+        Kind.COUNTER,
+        "Full fits that ended.",
+        _R,
+        {
+            "reason": ("first", "updates", "age", "drift", "schedule", "quality", "command"),
+            "result": ("published", "rejected", "failed"),
+        },
+    ),
+    Metric(
+        "eddy_recluster_finished_timestamp_seconds",
+        Kind.GAUGE,
+        "When a fit was last published or rejected; read back from the topics at the start.",
+        _R,
+    ),
+    Metric(
+        "eddy_recluster_duration_seconds",
+        Kind.HISTOGRAM,
+        "Time of the phases of a full fit.",
+        _R,
+        {"phase": ("load", "fit", "align", "judge", "publish")},
+        LONG,
+    ),
+    Metric("eddy_updates_since_recluster", Kind.GAUGE, "Input records since the last fit.", _R),
+    Metric("eddy_sample_items", Kind.GAUGE, "Items held to fit on.", _R),
+    Metric(
+        "eddy_cluster_size_cv",
+        Kind.GAUGE,
+        "Standard deviation of the cluster sizes, divided by their mean.",
+        _R,
+    ),
+    Metric(
+        "eddy_inertia_per_member",
+        Kind.GAUGE,
+        "Mean squared distance of the members to their centroid.",
+        _R,
+    ),
+    Metric(
+        "eddy_clusters",
+        Kind.GAUGE,
+        "Clusters of the newest model.",
+        _R,
+        {"state": ("live", "empty")},
+    ),
+    Metric(
+        "eddy_lifecycle_total",
+        Kind.COUNTER,
+        "Lifecycle events published.",
+        _R,
+        {
+            "kind": (
+                "installed",
+                "born",
+                "split",
+                "merged",
+                "retired",
+                "restored",
+                "labelled",
+                "rejected",
+            )
+        },
+    ),
+    Metric(
+        "eddy_commands_total",
+        Kind.COUNTER,
+        "Commands that were answered.",
+        _R,
+        {
+            "kind": ("recluster", "rollback", "split", "merge", "label"),
+            "result": ("done", "rejected", "failed"),
+        },
+    ),
+)
+
+CATALOGUE: Final[Mapping[str, Metric]] = {metric.name: metric for metric in _ROWS}
+"""Every metric there is, by name."""

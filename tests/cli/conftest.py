@@ -1,0 +1,20 @@
+"""A shell with a broker in memory behind it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.console import Console
+
+
+@pytest.fixture
+def eddy(capsys: pytest.CaptureFixture[str]) -> Console:
+    """`eddy(...)` returns the exit code; no topics yet."""
+    return Console(capsys)
+
+
+@pytest.fixture
+def eddy_with_topics(eddy: Console) -> Console:
+    """The same, after `eddy topics create`."""
+    assert eddy("topics", "create") == 0
+    return eddy

@@ -1,0 +1,60 @@
+"""Slow, obvious versions that the real ones are held against. The product imports none of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def squared_distance(x, c):
+    """Canonical, one pair: 32 running sums in ascending order, then folded in halves."""
+    terms = [(float(a) - float(b)) ** 2 for a, b in zip(x.tolist(), c.tolist(), strict=True)]
+    sums = [0.0] * 32
+    for i, term in enumerate(terms):
+        sums[i % 32] = sums[i % 32] + term
+    while len(sums) > 1:
+        half = len(sums) // 2
+        sums = [low + high for low, high in zip(sums[:half], sums[half:], strict=True)]
+    return sums[0]
+
+
+def nearest_two(x, centroids):
+    """((distance², label), (distance², label)) of one point; the second (inf, -1) where K = 1."""
+    ranked = sorted((squared_distance(x, c), label) for label, c in enumerate(centroids))
+    return (*ranked, (float("inf"), -1))[:2]
+
+
+def assign(points, centroids):
+    """Labels, squared distances, second labels, second squared distances: lists."""
+    pairs = [nearest_two(x, centroids) for x in points]
+    return (
+        [first[1] for first, _ in pairs],
+        [first[0] for first, _ in pairs],
+        [second[1] for _, second in pairs],
+        [second[0] for _, second in pairs],
+    )
+
+
+def statistics(points, labels, n_clusters, *, max_component):
+    """Count, sums and square total of each cluster, in the integers of Python.
+
+    ``round`` of a float rounds halves to even, as ``rint`` does.
+    """
+    unit, square_unit = max_component * 2.0**-40, max_component**2 * 2.0**-48
+    n_dims = points.shape[1]
+    zero = np.zeros(n_dims, np.float32)
+    counts = [0] * n_clusters
+    sums = [[0] * n_dims for _ in range(n_clusters)]
+    squares = [0] * n_clusters
+    for x, label in zip(points, labels, strict=True):
+        if label < 0:
+            continue
+        counts[label] += 1
+        squares[label] += round(squared_distance(x, zero) / square_unit)
+        for i, value in enumerate(x.tolist()):
+            sums[label][i] += round(value / unit)
+    return counts, sums, squares
+
+
+def square_totals(squares):
+    """The squares of `Sums` put together again."""
+    return [(int(high) << 32) + int(low) for high, low in squares]

@@ -1,0 +1,199 @@
+"""What the topics must say after any history: held against slow, obvious versions.
+
+Reads committed records only, and shares no code with the product but the names of topics.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import defaultdict
+
+import numpy as np
+
+from tests import naive
+
+
+def vector_of(record, n_dims):
+    """(vector, sequence) of a native record, or None for one that cannot be used."""
+    value = record.value
+    if len(value) != 20 + 4 * n_dims or value[:4] != b"EDV1":
+        return None
+    vector = np.frombuffer(value, "<f4", n_dims, 20)
+    if not np.isfinite(vector).all():
+        return None
+    return vector, struct.unpack_from("<Q", value, 12)[0]
+
+
+def applied(records, n_dims):
+    """Item -> its records that count, in order: (offset, vector or None)."""
+    history, last = defaultdict(list), {}
+    for record in records:
+        key = record.key.decode()
+        if record.value is None:
+            last.pop(key, None)
+            history[key].append((record.offset, None))
+            continue
+        found = vector_of(record, n_dims)
+        if found is None:
+            continue
+        vector, sequence = found
+        if 0 < sequence <= last.get(key, 0):
+            continue
+        last[key] = sequence
+        history[key].append((record.offset, vector))
+    return history
+
+
+def newest_model(world):
+    """(cluster ids, centroids, manifest) as the topic tells it."""
+    (records,) = world.committed(world.topics.model)
+    rows = {r.key.decode(): r.value for r in records}
+    manifest = json.loads(rows["manifest"])
+    ids = manifest["clusters"]
+    centroids = [
+        np.frombuffer(rows[f"{manifest['epoch']}/{i}"], "<f4", world.embedding.dimensions, 20)
+        for i in ids
+    ]
+    return ids, np.array(centroids, np.float32), manifest
+
+
+def check_assignments(world, inputs):
+    """Every live item sits in its nearest centroid, and there is nothing else."""
+    ids, centroids, _ = newest_model(world)
+    for p, records in enumerate(world.committed(world.topics.assignments)):
+        rows = {r.key.decode(): r.value for r in records}
+        found = {key: json.loads(value) for key, value in rows.items() if value is not None}
+        live = {
+            key: steps[-1]
+            for key, steps in applied(inputs[p], world.embedding.dimensions).items()
+            if steps[-1][1] is not None
+        }
+        assert found.keys() == live.keys(), f"partition {p}: items"
+        for key, (offset, vector) in live.items():
+            assert found[key]["source"] == {"partition": p, "offset": offset}, key
+            label = naive.assign(vector[None, :], centroids)[0][0]
+            assert found[key]["cluster"] == ids[label], f"{key} is not in its nearest cluster"
+
+
+def check_events(world, inputs):
+    """The events are the differences between successive assignments, each once, in order."""
+    seen, versions = set(), defaultdict(int)
+    for p, records in enumerate(world.committed(world.topics.changes)):
+        at, offsets, last = {}, defaultdict(int), (0, 0)
+        for record in records:
+            event = json.loads(record.value)
+            item = event["item"]
+            assert event["id"] not in seen, f"{event['id']} occurs twice"
+            seen.add(event["id"])
+            assert event["from"] == at.get(item), f"{event['id']}: a step is missing before it"
+            assert event["from"] != event["to"]
+            assert event["source"]["offset"] >= offsets[item]
+            offsets[item] = event["source"]["offset"]
+            version = (event["model"]["epoch"], event["model"]["revision"])
+            assert version >= last, f"partition {p} went back from {last} to {version}"
+            last = version
+            at[item] = event["to"]
+            if event["to"] is None:
+                del at[item]
+            versions[p] += 1
+        rows = {r.key.decode(): r.value for r in world.committed(world.topics.assignments)[p]}
+        current = {k: json.loads(v)["cluster"] for k, v in rows.items() if v is not None}
+        assert at == current, f"partition {p}: the chains of events do not end in the assignments"
+        if not world.compacts_unread:
+            check_record_events(records, inputs[p], world.embedding.dimensions)
+
+
+def check_record_events(records, inputs, n_dims):
+    """An item's first record and its removals always make an event, at the offset that did it."""
+    caused = {}
+    for record in records:
+        event = json.loads(record.value)
+        if event["cause"] == "record":
+            caused[event["source"]["offset"]] = event["type"]
+    for key, steps in applied(inputs, n_dims).items():
+        is_in = False
+        for offset, vector in steps:
+            if vector is not None and not is_in:
+                assert caused.get(offset) == "assigned", f"{key} at {offset}: no `assigned`"
+            elif vector is None and is_in:
+                assert caused.get(offset) == "removed", f"{key} at {offset}: no `removed`"
+            elif vector is None:
+                assert offset not in caused, f"{key} at {offset}: removed twice"
+            is_in = vector is not None
+
+
+def check_dead_letters(world, inputs):
+    """One for each record that cannot be used."""
+    for p, records in enumerate(world.committed(world.topics.dead_letters)):
+        bad = [
+            r.offset
+            for r in inputs[p]
+            if r.value is not None and vector_of(r, world.embedding.dimensions) is None
+        ]
+        told = [int(dict(r.headers)["eddy.errors.offset"]) for r in records]
+        if world.compacts_unread:
+            assert set(told) <= set(bad) and len(set(told)) == len(told)
+        else:
+            assert told == bad, f"partition {p}: dead letters"
+
+
+def check_statistics(world, inputs):
+    """The published statistics are those of the members, in integers."""
+    ids, _, manifest = newest_model(world)
+    n_dims = world.embedding.dimensions
+    for p, records in enumerate(world.committed(world.topics.statistics)):
+        rows = {r.key.decode(): r.value for r in records}
+        rows = {key: value for key, value in rows.items() if value is not None}
+        assignments = {
+            r.key.decode(): r.value for r in world.committed(world.topics.assignments)[p]
+        }
+        live = {
+            key: steps[-1][1]
+            for key, steps in applied(inputs[p], n_dims).items()
+            if steps[-1][1] is not None
+        }
+        labels = [ids.index(json.loads(assignments[key])["cluster"]) for key in live]
+        points = np.array(list(live.values()), np.float32).reshape(-1, n_dims)
+        counts, sums, squares = naive.statistics(
+            points, labels, len(ids), max_component=manifest["max_component"]
+        )
+        head = json.loads(rows.pop(str(p)))
+        assert head["model"] == {k: manifest[k] for k in ("epoch", "revision")}
+        assert head["members"] == len(live)
+        assert rows.keys() == {f"{p}/{i}" for i in ids}
+        for label, cluster in enumerate(ids):
+            value = rows[f"{p}/{cluster}"]
+            magic, dims, epoch, n, high, low = struct.unpack_from("<4sIQqqq", value)
+            assert (magic, dims, epoch) == (b"EDS1", n_dims, manifest["epoch"])
+            assert (n, (high << 32) + low) == (counts[label], squares[label])
+            assert np.frombuffer(value, "<i8", n_dims, 64).tolist() == sums[label]
+
+
+def check_lineage(world):
+    """Ids are never used again, and every epoch says what became of the one before."""
+    (records,) = world.committed(world.topics.lifecycle)
+    events = [json.loads(r.value) for r in records]
+    assert len({e["id"] for e in events}) == len(events)
+    live, born_ever = set(), set()
+    for event in events:
+        if event["type"] == "born":
+            assert event["cluster"] not in born_ever, "an id was used twice"
+            born_ever.add(event["cluster"])
+            live.add(event["cluster"])
+        elif event["type"] == "retired":
+            live.remove(event["cluster"])
+    assert live == set(newest_model(world)[0])
+    answers = [e["command"] for e in events if e["type"] in ("installed", "rejected")]
+    commands = [a for a in answers if a is not None]
+    assert len(commands) == len(set(commands)), "a command was carried out twice"
+    assert len(commands) == world.n_commands, "a command was not answered"
+
+
+def judge(world, inputs):
+    """All of it."""
+    check_assignments(world, inputs)
+    check_events(world, inputs)
+    check_dead_letters(world, inputs)
+    check_statistics(world, inputs)
+    check_lineage(world)

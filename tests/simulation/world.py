@@ -1,0 +1,252 @@
+"""A small world on the in-memory broker: users who write, services that work, faults from a seed.
+
+One thread and no clock but a counter, so a seed replays a history step by step.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Executor, Future
+
+import numpy as np
+
+from pipeline.batching import BatchPolicy
+from pipeline.clustering.centroids import CentroidPolicy
+from pipeline.clustering.schedule import ReclusterPolicy
+from pipeline.engine.cluster_engine import ClusterEngine
+from pipeline.engine.setting import EngineSettings
+from pipeline.errors import FatalError, TransientError
+from pipeline.kernels.cpu import CpuKernels
+from pipeline.messages.codec import encode_vector
+from pipeline.messages.policy import EmbeddingPolicy, EventPolicy, LimitPolicy
+from pipeline.services.assigner import Assigner
+from pipeline.services.reclusterer import Reclusterer, ReclustererSettings
+from pipeline.services.reports import AssignerReports, ReclustererReports
+from pipeline.streams.contract import GroupMember
+from pipeline.streams.memory import Fault, MemoryBroker
+from pipeline.streams.topics import TopicPolicy, expected_topics, keeps_vectors
+from pipeline.telemetry.health import Health
+from pipeline.telemetry.logs import get_logger
+from pipeline.telemetry.metrics import Metrics
+
+N_DIMS = 3
+KERNELS = CpuKernels(threads=1)
+
+
+class Crash(BaseException):
+    """The process ends here and now."""
+
+
+class Inline(Executor):
+    """Runs at once what others run beside the loop."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class World:
+    """Broker, topics, a group of assigners and a reclusterer; ``rng`` decides what happens."""
+
+    def __init__(self, seed, *, compacted=True, n_partitions=3, n_clusters=4, assigner=Assigner,
+                 metric="euclidean", metadata=(), min_gain=0.0, compacts_unread=False):
+        self.rng = np.random.default_rng(seed)
+        self.broker = MemoryBroker(batch_sizes=lambda: int(self.rng.integers(1, 12)))
+        self.topics = TopicPolicy(input="in", prefix="t.", partitions=n_partitions)
+        self.embedding = EmbeddingPolicy(dimensions=N_DIMS, metric=metric)
+        self.limits = LimitPolicy()
+        self.events = EventPolicy(metadata=metadata)
+        self.n_clusters, self.min_gain, self.assigner = n_clusters, min_gain, assigner
+        settings = expected_topics(self.topics, self.limits.max_record_bytes)
+        if not compacted:
+            head = settings[0]
+            delete = {**head.config, "cleanup.policy": "delete"}
+            settings = (type(head)(head.name, head.n_partitions, delete), *settings[1:])
+        self.broker.create_topics(settings)
+        self.is_compacted = keeps_vectors(settings[0])
+        self.compacts_unread = compacts_unread
+        self.now_s = 1_000_000.0
+        self.assigners = {}
+        self.zombies = []
+        self.reclusterer = None
+        self.n_commands = 0
+        self.sequences = {}
+
+    # --- processes ------------------------------------------------------------------
+
+    def start_assigner(self, instance):
+        """A process in this slot; one that was there before is fenced."""
+        engine = ClusterEngine(
+            EngineSettings(self.topics, self.embedding, self.limits, self.events,
+                           self.is_compacted),
+            KERNELS,
+        )
+        member = GroupMember(self.topics.input, "t.assigner", f"t.assigner.{instance}", instance)
+        reports = AssignerReports(
+            get_logger(), Metrics("assigner"), Health("assigner", poll_timeout_s=1), kernel="cpu"
+        )
+        self.assigners[instance] = self.assigner(
+            self.broker, self.broker.stream(member), engine,
+            BatchPolicy(max_records=50), CentroidPolicy(min_interval_s=2.0, min_updates=5),
+            lambda: self.now_s, reports,
+        )
+
+    def start_reclusterer(self):
+        """The reclusterer; one that was there before is fenced."""
+        settings = ReclustererSettings(
+            self.topics, self.embedding, self.limits, self.events,
+            ReclusterPolicy(bootstrap_items=10, bootstrap_max_wait_s=5, min_interval_s=1,
+                            max_updates=10**9, max_age_s=1e9, min_gain=self.min_gain,
+                            keep_epochs=2),
+            self.n_clusters, 0, "compact" if self.is_compacted else "delete",
+        )
+        member = GroupMember(
+            self.topics.commands, "t.reclusterer", "t.reclusterer", "reclusterer"
+        )
+        reports = ReclustererReports(
+            get_logger(), Metrics("reclusterer"), Health("reclusterer", poll_timeout_s=1)
+        )
+        self.reclusterer = Reclusterer(
+            self.broker, self.broker.stream(member), settings, KERNELS, Inline(),
+            lambda: self.now_s, reports,
+        )
+
+    def turn(self, instance):
+        """One step of an assigner; a process that ends by an error is started again."""
+        try:
+            self.assigners[instance].step()
+        except TransientError:
+            pass
+        except (FatalError, Crash):
+            self.start_assigner(instance)
+
+    def turn_reclusterer(self):
+        try:
+            self.reclusterer.step()
+        except TransientError:
+            pass
+        except (FatalError, Crash):
+            self.start_reclusterer()
+
+    # --- users ----------------------------------------------------------------------
+
+    def write(self, n=1):
+        """Writes, rewrites, tombstones of known and unknown items, stale and broken records."""
+        for _ in range(n):
+            item = f"item-{self.rng.integers(25)}"
+            kinds = ["write", "numbered", "stale", "tombstone", "poison", "short"]
+            kind = self.rng.choice(kinds, p=[0.45, 0.2, 0.05, 0.2, 0.05, 0.05])
+            partition = int(item.split("-")[1]) % self.topics.partitions
+            key, headers = item.encode(), ()
+            if kind == "tombstone":
+                value = None
+                self.sequences.pop(item, None)
+            elif kind == "short":
+                value = b"EDV1"
+            elif kind == "poison":
+                value = encode_vector(np.array([np.nan, 0, 0], np.float32))
+            else:
+                vector = self.rng.integers(-3, 4, N_DIMS).astype(np.float32)  # ties on purpose
+                vector[0] += 0.5  # never zero
+                sequence = 0
+                if kind == "numbered":
+                    sequence = self.sequences[item] = self.sequences.get(item, 0) + 1
+                elif kind == "stale":
+                    sequence = max(1, self.sequences.get(item, 0))
+                    self.sequences.setdefault(item, sequence)
+                value = encode_vector(vector, sequence)
+                headers = (("eddy-metadata", json.dumps({"kind": str(kind)}).encode()),)
+            self.now_s += 0.01
+            self.broker.append(self.topics.input, partition, key, value, headers,
+                               int(self.now_s * 1000))
+
+    def command(self, **fields):
+        self.n_commands += 1
+        value = json.dumps({"type": "recluster", **fields}).encode()
+        self.broker.append(self.topics.commands, 0, b"command-%d" % self.n_commands, value, (), 1)
+
+    # --- fate -----------------------------------------------------------------------
+
+    def live(self, n_steps):
+        """Random steps of everybody, with faults."""
+        for _ in range(n_steps):
+            self.now_s += float(self.rng.random())
+            self._something()
+
+    def _something(self):
+        fate = self.rng.random()
+        slots = sorted(self.assigners)
+        if fate < 0.25:
+            self.write(int(self.rng.integers(1, 8)))
+        elif fate < 0.75:
+            self.turn(self.rng.choice(slots))
+        elif fate < 0.88:
+            self.turn_reclusterer()
+        elif fate < 0.90:
+            self.command(force=bool(self.rng.integers(2)), cold=bool(self.rng.integers(2)))
+        elif fate < 0.93:
+            at = self.broker.n_commits + int(self.rng.integers(3))
+            self.broker.faults[at] = self.rng.choice(list(Fault))
+        elif fate < 0.95:
+            self.start_assigner(self.rng.choice(slots))  # killed, and started again
+        elif fate < 0.96:
+            self.start_reclusterer()
+        elif fate < 0.98:
+            self._join_or_leave(slots)
+        else:
+            self._compact()
+
+    def _join_or_leave(self, slots):
+        if len(slots) < 3:
+            self.start_assigner(f"a{max(int(s[1:]) for s in slots) + 1}")
+        else:
+            leaver = self.assigners.pop(self.rng.choice(slots))
+            leaver.close()
+            self.broker.expire_session(leaver.stream)  # a static member says no goodbye
+
+    def _compact(self):
+        names = [self.topics.assignments, self.topics.statistics, self.topics.vectors]
+        for name in names:
+            for partition in range(self.topics.partitions):
+                self.broker.compact(name, partition, keep_tombstones=bool(self.rng.integers(2)))
+        self.broker.compact(self.topics.model, 0, keep_tombstones=True)
+        if self.is_compacted:
+            self._compact_input()
+
+    def _compact_input(self):
+        """Of what was read, unless this world's cleaner is faster than its assigners."""
+        try:
+            committed = self.broker.committed("t.assigner", self.topics.input)
+        except TransientError:
+            return  # somebody's transaction is open
+        for partition, offset in committed.items():
+            if self.compacts_unread or offset is not None:
+                self.broker.compact(
+                    self.topics.input, partition,
+                    keep_tombstones=bool(self.rng.integers(2)),
+                    before=None if self.compacts_unread else offset,
+                )
+
+    def settle(self, n_rounds=400):
+        """Everybody works without faults until there is nothing left to do."""
+        self.broker.faults.clear()
+        self.broker.batch_sizes = None
+        quiet = 0
+        for _ in range(n_rounds):
+            self.now_s += 1.0
+            before = self.broker.n_commits
+            self.turn_reclusterer()
+            for instance in sorted(self.assigners):
+                self.turn(instance)
+            quiet = quiet + 1 if self.broker.n_commits == before else 0
+            if quiet > 20:
+                return
+        raise AssertionError("the world does not come to rest")
+
+    # --- what was written -----------------------------------------------------------
+
+    def committed(self, topic):
+        """All records of a topic at read_committed, partition by partition."""
+        n = self.broker.topics([topic])[topic].n_partitions
+        return [self.broker.records(topic, p, committed=True) for p in range(n)]

@@ -1,0 +1,1 @@
+"""Tests of the edge to the broker, and of its twin in memory."""
