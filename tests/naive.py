@@ -7,7 +7,8 @@ import numpy as np
 
 def squared_distance(x, c):
     """Canonical, one pair: 32 running sums in ascending order, then folded in halves."""
-    terms = [(float(a) - float(b)) ** 2 for a, b in zip(x.tolist(), c.tolist(), strict=True)]
+    gaps = [a - b for a, b in zip(x.tolist(), c.tolist(), strict=True)]
+    terms = [gap * gap for gap in gaps]  # not gap**2: a power may be off by a bit
     sums = [0.0] * 32
     for i, term in enumerate(terms):
         sums[i % 32] = sums[i % 32] + term

@@ -199,6 +199,20 @@ def test_nothing_names_a_machine_or_a_registry():
     assert found == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "see /{}/notes.md".format("work"),
+        "cd /{}/someone".format("home"),
+        "https://{}/simple".format("pypi." + "org"),
+        "https://files.{}.org/x.whl".format("python" + "hosted"),
+        "--{} https://packages.example".format("index-url"),
+    ],
+)
+def test_a_machine_or_a_registry_would_be_noticed(line):
+    assert FOREIGN.search(line)
+
+
 # The lock
 
 

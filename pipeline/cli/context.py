@@ -20,11 +20,16 @@ BROKER_LIMIT_S: Final = 10.0
 """How long a command waits for a broker to answer."""
 
 
-def open_kafka(config: Config) -> Broker:
+OnError = Callable[[str, str], None]
+"""Told what a client survives by itself: the broker's name for it, and a sentence."""
+
+
+def open_kafka(config: Config, on_error: OnError) -> Broker:
     """The real broker, as the configuration names it."""
     from pipeline.streams.kafka.broker import KafkaBroker
 
-    return KafkaBroker(config.kafka, max_record_bytes=config.limits.max_record_bytes)
+    limit = config.limits.max_record_bytes
+    return KafkaBroker(config.kafka, max_record_bytes=limit, on_error=on_error)
 
 
 def open_device(config: Config) -> Kernels:
@@ -38,7 +43,7 @@ def open_device(config: Config) -> Kernels:
 class Twins:
     """Who stands for the broker and the device; tests bring their own."""
 
-    broker: Callable[[Config], Broker] = open_kafka
+    broker: Callable[[Config, OnError], Broker] = open_kafka
     kernels: Callable[[Config], Kernels] = open_device
 
 
@@ -67,11 +72,15 @@ class Invocation:
     def config(self) -> Config:
         return self.loaded.config
 
-    def broker(self, *, timeout_s: float = BROKER_LIMIT_S) -> Broker:
+    def broker(self) -> Broker:
         """The broker, once it answers; `UnreachableError` when it does not."""
-        broker = self.twins.broker(self.config)
-        broker.wait(timeout_s)
+        broker = self.service_broker(lambda code, message: None)
+        broker.wait(BROKER_LIMIT_S)
         return broker
+
+    def service_broker(self, on_error: OnError) -> Broker:
+        """The broker, not asked for anything yet: a service has more patience, and tells more."""
+        return self.twins.broker(self.config, on_error)
 
     def kernels(self) -> Kernels:
         """The kernels; `ConfigError` where the device is missing."""

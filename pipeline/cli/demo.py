@@ -7,29 +7,26 @@ the judge.
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
 
 from pipeline.cli.audit.report import show
-from pipeline.cli.broker import own_broker
-from pipeline.cli.children import Services
 from pipeline.cli.context import Invocation, invocation
 from pipeline.cli.debian import RELEASES, Change, Packages, load
 from pipeline.cli.demo_story import Story
-from pipeline.cli.output import count, err, out, printable, progress, waiting
+from pipeline.cli.output import err, out, printable, progress, waiting
 from pipeline.cli.replay import Replay, StoppedError
+from pipeline.cli.scenery import scenery
 from pipeline.cli.signals import stop_event
-from pipeline.cli.topics import create_topics
 from pipeline.cli.verify import verify
-from pipeline.config import Config, assigner_group
+from pipeline.config import assigner_group
 from pipeline.errors import FatalError
 
 app = typer.Typer(add_completion=False)
@@ -49,16 +46,21 @@ def demo(
 ) -> int:
     """Replay a real stream through everything, and see what happened.
 
-    Debian's packages over five releases: a slice of them is bundled. Takes about a minute. A scratch
-    broker is started and removed; where one is configured, topics of the demo's own are made on it.
+    Debian's packages over five releases: a slice of them is bundled. Takes about a minute. A
+    scratch broker is started and removed; where one is configured, topics of the demo's own are
+    made on it.
     """
     asked = invocation(ctx)
     packages = load()
+    story = Story(packages)
     last_words: deque[str] = deque(maxlen=8)
     with stop_event() as stop:
         try:
-            with _everything(asked, packages, last_words) as services:
-                return _play(asked, packages, rate, stop, services.check)
+            story.opening()
+            started = time.monotonic()
+            with scenery(asked, packages, last_words, n_clusters=N_CLUSTERS) as found:
+                story.started(found, asked.config, time.monotonic() - started)
+                return _play(asked, packages, story, rate, stop, found.services.check)
         except StoppedError:
             err.print("stopped; everything that was started is ended")
             return _INTERRUPTED
@@ -68,66 +70,15 @@ def demo(
             raise
 
 
-@contextmanager
-def _everything(
-    asked: Invocation, packages: Packages, last_words: deque[str]
-) -> Iterator[Services]:
-    """Broker, topics and services, for as long as the context lasts."""
-    story = Story(packages)
-    story.opening()
-    started = time.monotonic()
-    for key, value in demo_settings(packages).items():
-        asked.set(key, value)
-    with own_broker(asked, None, 0, lambda line: err.print(f"[dim]{escape(line)}[/]")) as (
-        address,
-        running,
-    ):
-        if running is None:
-            prefix = f"eddy-demo-{secrets.token_hex(3)}."
-            asked.set("topics.prefix", prefix)
-            asked.set("topics.input", f"{prefix}embedding-changes")
-            asked.set("kafka.group.id", f"{prefix}assigner")
-        create_topics(asked.broker(), asked.config)
-        services = Services(
-            asked.flags, on_line=lambda name, line: last_words.append(f"{name}: {line}")
-        )
-        with services:
-            seconds = time.monotonic() - started
-            story.started(address, services.names, asked.config, seconds, is_ours=bool(running))
-            yield services
-
-
-def demo_settings(packages: Packages, *, n_clusters: int = N_CLUSTERS) -> dict[str, str]:
-    """What the demo needs whatever is configured: no fit comes but the first, and on command."""
-    _, first = next(packages.releases())
-    return {
-        "embedding.dimensions": str(packages.vectors.shape[1]),
-        "embedding.metric": "cosine",
-        "embedding.model": "null",
-        "embedding.max_component": "null",
-        "embedding.content_type": "application/vnd.eddy.vector",
-        "clustering.clusters": str(n_clusters),
-        "topics.partitions": "6",
-        "events.envelope": "plain",
-        "recluster.bootstrap_items": str(len(first)),
-        "recluster.bootstrap_max_wait_s": "60",
-        "recluster.max_updates": "1000000000",
-        "recluster.max_age_s": "1000000000",
-        "recluster.schedule": "null",
-        "state.directory": "null",
-        "telemetry.log_format": "json",
-    }
-
-
 def _play(
     asked: Invocation,
     packages: Packages,
+    story: Story,
     rate: int,
     stop: threading.Event,
     check: Callable[[], None],
 ) -> int:
     config, broker = asked.config, asked.broker()
-    story = Story(packages)
     with closing(Replay(broker, config, packages, stop, check)) as replay:
         releases = list(packages.releases())
         for number, (release, changes) in enumerate(releases):
@@ -170,23 +121,19 @@ def _first_release(replay: Replay, story: Story, changes: Sequence[Change]) -> N
         replay.wait_for_all(lambda n: bar.update(task, completed=n))
     seconds = time.monotonic() - started
     replay.note_throughput(replay.view.n_applied - before, seconds)
-    replay.view.take_changes()
-    story.assigned(replay)
+    story.assigned(replay, replay.view.take_changes())
 
 
 def _next_release(replay: Replay, story: Story, changes: Sequence[Change], rate: int) -> None:
     with progress() as bar:
         task = bar.add_task("packages come, change and go", total=len(changes))
         replay.view.latencies_s.clear()
-        replay.produce(
-            changes, rate=rate, on_progress=lambda n: bar.update(task, completed=n)
-        )
+        replay.produce(changes, rate=rate, on_progress=lambda n: bar.update(task, completed=n))
         replay.wait_for_all(lambda n: None)
     story.happened(replay, changes, replay.view.take_changes())
 
 
 def _recluster(replay: Replay, story: Story, *, is_cold: bool) -> None:
-    before = story.clusters
     with waiting("a new model"):
         answer, seconds = replay.recluster(is_cold=is_cold)
-    story.reclustered(replay, before, answer, replay.view.take_changes(), seconds, is_cold=is_cold)
+    story.reclustered(replay, answer, replay.view.take_changes(), seconds, is_cold=is_cold)

@@ -74,7 +74,7 @@ def examine(asked: Invocation) -> Iterator[Finding]:
     def config() -> Iterator[Finding]:
         configured.append(asked.config)
         n_set = sum(asked.loaded.is_set(key) for key in asked.loaded.origins)
-        yield Finding(_OK, "config", f"read; {n_set} options are not their default")
+        yield Finding(_OK, "config", f"read; options that are not their default: {n_set}")
 
     yield from _tried("config", config)
     if not configured:

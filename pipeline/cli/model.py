@@ -81,8 +81,8 @@ def show(
     if newest is None:
         raise FatalError(
             f"there is no model yet: eddy reclusterer makes the first one at "
-            f"{config.recluster.bootstrap_items} items, or {config.recluster.bootstrap_max_wait_s:g}"
-            " s after the first record, or at eddy recluster"
+            f"{config.recluster.bootstrap_items} items, or "
+            f"{config.recluster.bootstrap_max_wait_s:g} s after the first record"
         )
     manifest = newest.manifest
     sizes = _sizes(broker, config, manifest)
@@ -135,8 +135,8 @@ def _sizes(broker: Broker, config: Config, manifest: Manifest) -> _Sizes:
                 is_swept = (head.epoch, head.revision) == (manifest.epoch, manifest.revision)
                 (swept.add if is_swept else swept.discard)(key)
     members: dict[str, int] = {}
-    for name, number in counts.values():
-        members[name] = members.get(name, 0) + number
+    for cluster, number in counts.values():
+        members[cluster] = members.get(cluster, 0) + number
     return _Sizes(members, config.topics.partitions, len(swept))
 
 
@@ -229,9 +229,7 @@ def _table(rows: list[_Row], *, largest: int) -> Table:
     return shown
 
 
-def _print_cluster(
-    manifest: Manifest, row: _Row, near: list[str], past: list[Lifecycle]
-) -> None:
+def _print_cluster(manifest: Manifest, row: _Row, near: list[str], past: list[Lifecycle]) -> None:
     label = f"  {escape(printable(row.label))}" if row.label else ""
     out.print(f"cluster [bold]{escape(row.cluster)}[/] of model {manifest.version}{label}")
     members = "not published yet" if row.members is None else count(row.members)

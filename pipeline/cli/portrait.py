@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 _WORD: Final = re.compile(r"[a-z][a-z+#]{2,}")
 _STOP: Final = frozenset(
-    "and for the with from that this which into your using use used uses based other its are can "
-    "several some any all new version versions package packages contains provides support "
-    "implementation simple common etc via over more one two".split()
+    """
+    and for the with from that this which into your using use used uses based other its are can
+    several some any all new version versions package packages contains provides support
+    implementation simple common etc via over more one two not
+    """.split()
 )
 _N_WORDS: Final = 3
 _N_TYPICAL: Final = 4

@@ -89,8 +89,8 @@ def recluster(
         return _INTERRUPTED
     if not answer:
         raise FatalError(
-            f"no answer to command {command.id} within {timeout:g} s: look whether eddy reclusterer "
-            "runs; the command stays in its topic"
+            f"no answer to command {command.id} within {timeout:g} s: look whether eddy "
+            "reclusterer runs; the command stays in its topic"
         )
     return _tell(answer, as_json=as_json)
 

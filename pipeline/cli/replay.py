@@ -72,7 +72,7 @@ class Replay:
         rate: int | None = None,
         on_progress: Callable[[int], None] = lambda n: None,
     ) -> None:
-        """Write the changes, so many a second (None: as fast as it goes); acknowledged at the end."""
+        """Write the changes, so many a second (None: at once); all are acknowledged at the end."""
         started = time.monotonic()
         for n, change in enumerate(changes):
             if rate is not None:

@@ -7,6 +7,7 @@ import typer
 from pipeline.cli.context import invocation
 from pipeline.cli.signals import stop_event
 from pipeline.services import launch
+from pipeline.telemetry.logs import get_logger
 
 assigner = typer.Typer(add_completion=False)
 reclusterer = typer.Typer(add_completion=False)
@@ -20,7 +21,9 @@ def run_assigner(ctx: typer.Context) -> None:
     """
     asked = invocation(ctx)
     with stop_event() as stop:
-        launch.run_assigner(asked.config, asked.twins.broker(asked.config), asked.kernels(), stop=stop)
+        launch.run_assigner(
+            asked.config, asked.service_broker(_log_error), asked.kernels(), stop=stop
+        )
 
 
 @reclusterer.command("reclusterer")
@@ -32,5 +35,9 @@ def run_reclusterer(ctx: typer.Context) -> None:
     asked = invocation(ctx)
     with stop_event() as stop:
         launch.run_reclusterer(
-            asked.config, asked.twins.broker(asked.config), asked.kernels(), stop=stop
+            asked.config, asked.service_broker(_log_error), asked.kernels(), stop=stop
         )
+
+
+def _log_error(code: str, message: str) -> None:
+    get_logger().warning("kafka_error", code=code, problem=message, retriable=True)

@@ -193,7 +193,7 @@ class LinesSource:
 
 
 class ParquetSource:
-    """``.parquet`` with columns ``item`` and ``vector``, perhaps ``sequence``; others are ignored."""
+    """``.parquet`` with columns ``item``, ``vector``, perhaps ``sequence``; others are ignored."""
 
     unit = "row"
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -21,13 +21,11 @@ from pipeline.cli.audit.watch import Watch
 from pipeline.cli.context import invocation
 from pipeline.cli.options import flag
 from pipeline.cli.output import out, print_json, printable, waiting
+from pipeline.config import assigner_group
 from pipeline.errors import TransientError
 from pipeline.messages.policy import EmbeddingPolicy, LimitPolicy
 from pipeline.streams.contract import Broker
 from pipeline.streams.topics import TopicPolicy
-
-if TYPE_CHECKING:
-    from pipeline.config import Config
 
 app = typer.Typer(add_completion=False)
 
@@ -68,11 +66,6 @@ def verify_command(
     else:
         show(report, out)
     return 0 if report.ok else _BROKEN
-
-
-def assigner_group(config: Config) -> str:
-    """The consumer group whose committed offsets count."""
-    return str(config.kafka.get("group.id") or f"{config.topics.prefix}assigner")
 
 
 def verify(

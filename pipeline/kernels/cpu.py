@@ -146,11 +146,11 @@ def available_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    quota = _quota_of_cores(Path("/sys/fs/cgroup"))
+    quota = quota_of_cores(Path("/sys/fs/cgroup"))
     return cores if quota is None else max(1, min(cores, int(quota)))
 
 
-def _quota_of_cores(root: Path) -> float | None:
+def quota_of_cores(root: Path) -> float | None:
     """CPU quota of a Linux control group, version 2 or 1; None: none is set."""
     try:
         if (root / "cpu.max").exists():

@@ -260,7 +260,7 @@ def _read_json(
         try:
             given = _fields(parse(value))
             sequence = _sequence(given)
-            _check_model(_model(given) or model, embedding)
+            _check_model(_model(given, model), embedding)
             if "metadata" in given:
                 described = metadata_of(given["metadata"])
                 _check_metadata_size(len(dump(described)))
@@ -296,9 +296,9 @@ def _sequence(given: Mapping[str, Any]) -> int:
     return sequence
 
 
-def _model(given: Mapping[str, Any]) -> str | None:
+def _model(given: Mapping[str, Any], header: str | None) -> str | None:
     if "embedding_model" not in given:
-        return None
+        return header
     model = given["embedding_model"]
     if type(model) is not str:
         message = f"embedding_model is {_kind(model)}, but must be text"

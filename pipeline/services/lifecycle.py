@@ -9,7 +9,7 @@ from typing import Protocol
 from pipeline.errors import FatalError, TopicError, TransientError
 from pipeline.services.reports import ServiceReports
 from pipeline.streams.contract import Broker
-from pipeline.streams.topics import Severity, TopicPolicy, check_topics
+from pipeline.streams.topics import Severity, TopicPolicy, check_topics, cleanup_policy
 
 BROKER_LIMIT_S = 60.0
 FIRST_RETRY_S = 0.1
@@ -37,12 +37,12 @@ def require_topics(broker: Broker, topics: TopicPolicy, *, max_record_bytes: int
     found = broker.topics(topics.names)
     problems = [
         problem.message
-        for problem in check_topics(found, topics, max_record_bytes=max_record_bytes)
+        for problem in check_topics(found, topics, max_record_bytes)
         if problem.severity is Severity.ERROR
     ]
     if problems:
         raise TopicError("; ".join(problems) + " (`eddy topics check` tells more)")
-    return found[topics.input].config.get("cleanup.policy", "delete")
+    return cleanup_policy(found[topics.input])
 
 
 def serve(service: Service, *, stop: threading.Event, reports: ServiceReports) -> None:

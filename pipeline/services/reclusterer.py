@@ -47,6 +47,7 @@ class ReclustererSettings:
     policy: ReclusterPolicy
     n_clusters: int
     seed: int
+    assigner_group: str
     input_policy: str
     """The cleanup policy of the input, as the broker says it."""
 

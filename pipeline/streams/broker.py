@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -33,6 +34,7 @@ from pipeline.streams.jars import KAFKA_VERSION, Runtime, Say, find_runtime, las
 _IMAGE: Final = f"apache/kafka:{KAFKA_VERSION}"
 _START_LIMIT_S: Final = 90.0
 _STOP_LIMIT_S: Final = 30.0
+_PORT_LIMIT_S: Final = 3.0
 _N_PORT_TRIES: Final = 5
 _STARTED: Final = "Kafka Server started"
 _TAKEN: Final = ("Address already in use", "Failed to bind", "port is already allocated")
@@ -101,6 +103,7 @@ class RunningBroker:
         self._extra = dict(extra)
         self._scratch = scratch
         self._ports = (0, 0)
+        self._lock: int | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -123,36 +126,38 @@ class RunningBroker:
         """Start it, if it does not run; the first time on a free port, then on the same one."""
         if self._host.is_running():
             return
-        tried: list[str] = []
-        remembered = self._ports if self._ports[0] else self._read_ports()
-        for n_try in range(_N_PORT_TRIES):
-            # whoever restarts it has told others the address, so that one must come free
-            stays = self._ports[0] != 0 or self._asked_port != 0
-            if n_try == 0 or self._ports[0]:
-                data_port = self._asked_port or remembered[0] or _free_port()
-                controller_port = remembered[1] or _free_port()
-            else:
-                data_port, controller_port = self._asked_port or _free_port(), _free_port()
+        self._take_folder()
+        # who restarts it has told others the address, so that one has to come free
+        port = self._ports[0] or self._asked_port
+        ports = self._ports if self._ports[0] else self._read_ports()
+        for _ in range(_N_PORT_TRIES):
+            data_port, controller_port = port or ports[0], ports[1]
+            if port:
+                _await_free(port)
+            elif not _is_free(data_port):
+                data_port = _free_port()
+            if not _is_free(controller_port):
+                controller_port = _free_port()
             self._write_properties(data_port, controller_port)
             problem = self._run(data_port)
             if problem is None:
                 self._ports = (data_port, controller_port)
                 return
-            tried.append(str(data_port))
             self._host.kill()
             if not any(words in problem for words in _TAKEN):
                 raise FatalError(f"Kafka did not start in {self.directory}:\n{problem}")
-            if stays:
-                time.sleep(0.5 * (n_try + 1))
-        raise FatalError(f"Kafka found no free port: {', '.join(tried)} are taken")
+            ports = (0, 0)  # somebody was faster: others
+        raise FatalError(f"Kafka found its ports taken {_N_PORT_TRIES} times: {problem}")
 
     def kill(self) -> None:
         """SIGKILL, as if the machine lost power; returns once it is gone."""
         self._host.kill()
+        self._leave_folder()
 
     def stop(self) -> None:
         """End it in order. Does nothing to one that does not run."""
         self._host.stop()
+        self._leave_folder()
 
     def restart(self) -> None:
         """Stop it if it runs, and start it on the same data and port."""
@@ -177,6 +182,23 @@ class RunningBroker:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _take_folder(self) -> None:
+        """Kafka's own lock comes too late: by then the controller has fenced the first one."""
+        if self._lock is not None:
+            return
+        lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise FatalError(f"another broker runs in {self.directory}") from error
+        self._lock = lock
+
+    def _leave_folder(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _read_ports(self) -> tuple[int, int]:
         path = self.directory / "server.properties"
@@ -401,6 +423,28 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    """Whether a server could listen there; port 0 is none."""
+    if port == 0:
+        return False
+    with socket.socket() as probe:
+        # as servers do: what a predecessor's connections left behind is no obstacle
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _await_free(port: int) -> None:
+    deadline = time.monotonic() + _PORT_LIMIT_S
+    while not _is_free(port):
+        if time.monotonic() > deadline:
+            raise FatalError(f"port {port} is taken; stop what listens there, or take another")
+        time.sleep(0.05)
 
 
 def _accepts(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""The log of a partition, as the memory twin keeps it.
+"""Topics and the logs of their partitions, as the memory twin keeps them.
 
 Offsets are given out as a broker does it: the marker that ends a transaction takes one, and so
 does a record that is aborted later, so that offsets have gaps and the high watermark runs ahead
@@ -11,7 +11,9 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+from pipeline.errors import TopicError
 from pipeline.messages.records import Headers, Record
+from pipeline.streams.contract import TopicSettings
 from pipeline.streams.transactions import Transaction
 
 _offset_of = attrgetter("offset")
@@ -95,3 +97,32 @@ class PartitionLog:
 
     def _index(self, offset: int) -> int:
         return bisect_left(self.records, offset, key=_offset_of)
+
+
+@dataclass(eq=False, slots=True)
+class Topics:
+    """Settings and logs by name; what does not exist is a `TopicError`."""
+
+    settings: dict[str, TopicSettings] = field(default_factory=dict)
+    _logs: dict[str, list[PartitionLog]] = field(default_factory=dict)
+
+    def create(self, topic: TopicSettings) -> None:
+        """Make a topic; one that exists already is left as it is."""
+        if topic.name not in self.settings:
+            is_compacted = "compact" in topic.config.get("cleanup.policy", "")
+            self.settings[topic.name] = topic
+            self._logs[topic.name] = [PartitionLog(is_compacted) for _ in range(topic.n_partitions)]
+
+    def delete(self, name: str) -> None:
+        del self.settings[name], self._logs[name]
+
+    def logs(self, name: str) -> list[PartitionLog]:
+        if name not in self._logs:
+            raise TopicError(f"topic {name} does not exist")
+        return self._logs[name]
+
+    def log(self, name: str, partition: int) -> PartitionLog:
+        logs = self.logs(name)
+        if not 0 <= partition < len(logs):
+            raise TopicError(f"topic {name} has {len(logs)} partitions, but not {partition}")
+        return logs[partition]

@@ -30,7 +30,7 @@ from pipeline.errors import (
 from pipeline.messages.records import Headers, Outgoing, Record
 from pipeline.streams.contract import GroupMember, Poll, Range, TopicSettings
 from pipeline.streams.group import Group, Member
-from pipeline.streams.log import PartitionLog
+from pipeline.streams.log import Topics
 from pipeline.streams.transactions import Coordinator, Place, Transaction
 
 OFFSETS = ("__consumer_offsets", 0)
@@ -81,13 +81,11 @@ class MemoryBroker:
         self.now_ms = 0
         """The timestamp of a record that brings none."""
         self.n_queued = 0
-        """How many of a commit's last records leave the producer only after the offsets. A process
-        that sleeps there writes below an offset that it has already sent: with the restore
-        barriers in the wrong order nobody would see those records."""
+        """How many of a commit's last records leave the producer only after the offsets, as a
+        client may do it: restore barriers in the wrong order would never see those."""
         self.is_away = False
         """True: an outage. Nothing is lost by it, and nothing times out meanwhile."""
-        self._settings: dict[str, TopicSettings] = {}
-        self._logs: dict[str, list[PartitionLog]] = {}
+        self._topics = Topics()
         self._groups: dict[tuple[str, str], Group] = {}
         self._coordinator = Coordinator(self._decide)
 
@@ -99,23 +97,18 @@ class MemoryBroker:
 
     def topics(self, names: Iterable[str]) -> Mapping[str, TopicSettings]:
         self._answer()
-        return {name: self._settings[name] for name in names if name in self._settings}
+        return {n: self._topics.settings[n] for n in names if n in self._topics.settings}
 
     def create_topics(
         self, topics: Iterable[TopicSettings], *, replication_factor: int = 1
     ) -> None:
         self._answer()
         for topic in topics:
-            if topic.name not in self._settings:
-                is_compacted = "compact" in topic.config.get("cleanup.policy", "")
-                self._settings[topic.name] = topic
-                self._logs[topic.name] = [
-                    PartitionLog(is_compacted) for _ in range(topic.n_partitions)
-                ]
+            self._topics.create(topic)
 
     def ranges(self, topic: str) -> Mapping[int, Range]:
         self._answer()
-        return {p: Range(log.low, log.high) for p, log in enumerate(self._partitions(topic))}
+        return {p: Range(log.low, log.high) for p, log in enumerate(self._topics.logs(topic))}
 
     def committed(self, group_id: str, topic: str) -> Mapping[int, int | None]:
         self._answer()
@@ -149,11 +142,11 @@ class MemoryBroker:
     ) -> int:
         """Write one record without a transaction; its offset."""
         at_ms = self.now_ms if timestamp_ms is None else timestamp_ms
-        return self._log(topic, partition).append(partition, key, value, headers, at_ms)
+        return self._topics.log(topic, partition).append(partition, key, value, headers, at_ms)
 
     def records(self, topic: str, partition: int, *, committed: bool = True) -> list[Record]:
         """What the log holds: as read_committed shows it, or with what is undecided, too."""
-        log = self._log(topic, partition)
+        log = self._topics.log(topic, partition)
         return log.readable() if committed else list(log.records)
 
     def compact(
@@ -164,15 +157,15 @@ class MemoryBroker:
         The newer one lies below the last stable offset, and below ``before`` where it is given.
         Tombstones go too unless told otherwise.
         """
-        self._log(topic, partition).compact(keep_tombstones=keep_tombstones, before=before)
+        self._topics.log(topic, partition).compact(keep_tombstones=keep_tombstones, before=before)
 
     def truncate(self, topic: str, partition: int, before: int) -> None:
         """Retention: the log begins at ``before`` now."""
-        self._log(topic, partition).truncate(before)
+        self._topics.log(topic, partition).truncate(before)
 
     def delete_topic(self, topic: str) -> None:
         """The topic and its groups' offsets are gone; it may be made anew."""
-        del self._settings[topic], self._logs[topic]
+        self._topics.delete(topic)
         self._groups = {key: group for key, group in self._groups.items() if key[1] != topic}
 
     def forget_offsets(self, group_id: str, topic: str) -> None:
@@ -197,7 +190,8 @@ class MemoryBroker:
 
         A producer's next transaction, or its successor, waits for them: there they arrive, too.
         """
-        self._log(topic, partition)
+        if (topic, partition) != OFFSETS:
+            self._topics.log(topic, partition)  # it exists
         self._coordinator.held.add((topic, partition))
 
     def release_markers(self, topic: str | None = None, partition: int | None = None) -> None:
@@ -219,27 +213,14 @@ class MemoryBroker:
     def _limit(self, max_records: int) -> int:
         return max_records if self.batch_sizes is None else min(max_records, self.batch_sizes())
 
-    def _partitions(self, topic: str) -> list[PartitionLog]:
-        if topic not in self._logs:
-            raise TopicError(f"topic {topic} does not exist")
-        return self._logs[topic]
-
-    def _log(self, topic: str, partition: int) -> PartitionLog:
-        if (topic, partition) == OFFSETS:
-            return PartitionLog()
-        logs = self._partitions(topic)
-        if not 0 <= partition < len(logs):
-            raise TopicError(f"topic {topic} has {len(logs)} partitions, but not {partition}")
-        return logs[partition]
-
     def _group(self, group_id: str, topic: str) -> Group:
-        n_partitions = len(self._partitions(topic))
+        n_partitions = len(self._topics.logs(topic))
         return self._groups.setdefault((group_id, topic), Group(n_partitions))
 
     def _write(self, transaction: Transaction, record: Outgoing) -> None:
         topic, partition, key, value, headers, timestamp_ms = record
         at_ms = self.now_ms if timestamp_ms is None else timestamp_ms
-        log = self._log(topic, partition)
+        log = self._topics.log(topic, partition)
         transaction.places[topic, partition] = None
         log.append(partition, key, value, headers, at_ms, transaction)
 
@@ -248,8 +229,8 @@ class MemoryBroker:
             for group in self._groups.values():
                 if transaction in group.pending:
                     group.end(transaction, commits=commits)
-        elif place[0] in self._logs:
-            self._log(*place).end(transaction, commits=commits)
+        elif place[0] in self._topics.settings:
+            self._topics.log(*place).end(transaction, commits=commits)
 
 
 class MemoryStream:
@@ -378,7 +359,7 @@ class MemoryStream:
             started = started[turn:] + started[:turn]
         records: list[Record] = []
         for p in started:
-            log = self._broker._log(self.who.topic, p)
+            log = self._broker._topics.log(self.who.topic, p)
             if not log.low <= self._positions[p] <= log.high:
                 raise TopicError(
                     f"partition {p} of {self.who.topic} holds offsets from {log.low} to "
@@ -419,7 +400,7 @@ class MemoryReader:
     def __init__(self, broker: MemoryBroker, topic: str, starts: Mapping[int, int] | None) -> None:
         self._broker = broker
         self._topic = topic
-        logs = broker._partitions(topic)
+        logs = broker._topics.logs(topic)
         chosen = dict.fromkeys(range(len(logs)), 0) if starts is None else starts
         self._positions = {p: max(start, logs[p].low) for p, start in chosen.items()}
         self._missing = {p: logs[p].high for p in chosen if self._positions[p] < logs[p].high}
@@ -429,7 +410,7 @@ class MemoryReader:
         limit = self._broker._limit(max_records)
         records: list[Record] = []
         for p, position in self._positions.items():
-            log = self._broker._log(self._topic, p)
+            log = self._broker._topics.log(self._topic, p)
             batch, self._positions[p] = log.read(max(position, log.low), limit - len(records))
             records += batch
         self._missing = {p: end for p, end in self._missing.items() if self._positions[p] < end}
@@ -457,7 +438,7 @@ class MemoryProducer:
     def write(self, record: Outgoing) -> None:
         partition = record.partition
         if partition == -1:
-            partition = crc32(record.key or b"") % len(self._broker._partitions(record.topic))
+            partition = crc32(record.key or b"") % len(self._broker._topics.logs(record.topic))
         self._queue.append(record._replace(partition=partition))
         if not self._broker.is_away:
             self.flush()
@@ -465,6 +446,6 @@ class MemoryProducer:
     def flush(self) -> None:
         if self._broker.is_away and self._queue:
             raise FatalError(f"{len(self._queue)} records were not acknowledged")
-        for topic, partition, key, value, headers, timestamp_ms in self._queue:
-            self._broker.append(topic, partition, key, value, headers, timestamp_ms)
+        for record in self._queue:
+            self._broker.append(*record)
         self._queue.clear()

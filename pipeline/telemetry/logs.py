@@ -56,6 +56,12 @@ EVENTS: Final[Mapping[str, Event]] = {
             ("reason", "duration_s"),
         ),
         Event(
+            "service_failed",
+            "error",
+            "The process ends by an error that somebody has to act on.",
+            ("code", "problem", "retriable"),
+        ),
+        Event(
             "config_rejected",
             "error",
             "A setting, or the set-up of a topic, cannot be obeyed: the process ends.",

@@ -13,8 +13,14 @@ import pytest
 from pipeline.cli.context import Twins
 from pipeline.cli.main import main
 from pipeline.kernels.cpu import CpuKernels
-from pipeline.messages.codec import encode_change, encode_head, encode_lifecycle, encode_statistics
-from pipeline.messages.codec import head_key, statistics_key
+from pipeline.messages.codec import (
+    encode_change,
+    encode_head,
+    encode_lifecycle,
+    encode_statistics,
+    head_key,
+    statistics_key,
+)
 from pipeline.messages.events import (
     Cause,
     ChangeType,
@@ -45,7 +51,9 @@ class Console:
 
     def __call__(self, *arguments: str) -> int:
         """Run one command; what it wrote is in `out` and `err`."""
-        twins = Twins(broker=lambda config: self.broker, kernels=lambda config: CpuKernels())
+        twins = Twins(
+            broker=lambda config, on_error: self.broker, kernels=lambda config: CpuKernels()
+        )
         code = main([*self.flags, *arguments], twins=twins)
         self.out, self.err = self.capture.readouterr()
         return code

@@ -35,7 +35,9 @@ def test_people_see_a_line_for_each_option_and_changed_only_what_is_not_a_defaul
     assert eddy("config", "show", "--changed", "--set", "clustering.clusters=7") == 0
 
     assert "batching.max_records" in everything
-    assert [line.split() for line in eddy.out.splitlines()] == [["clustering.clusters", "7", "--set"]]
+    assert [line.split() for line in eddy.out.splitlines()] == [
+        ["clustering.clusters", "7", "--set"]
+    ]
 
 
 def test_secrets_are_hidden(eddy: Console):

@@ -11,7 +11,7 @@ CLUSTERS, COUNTS = ["c1", "c2", "c40"], [10, 30, 20]
 
 
 @pytest.fixture
-def eddy(eddy_with_topics: Console) -> Console:
+def filled(eddy_with_topics: Console) -> Console:
     """With a model and sizes in two partitions."""
     broker = eddy_with_topics.broker
     write_model(broker, CLUSTERS, COUNTS)
@@ -28,34 +28,34 @@ def test_before_the_first_model_it_says_what_makes_one(eddy_with_topics: Console
     assert "5000 items" in eddy_with_topics.err
 
 
-def test_members_are_the_newest_counts_of_all_partitions(eddy: Console):
-    assert eddy("model", "show", "--json") == 0
+def test_members_are_the_newest_counts_of_all_partitions(filled: Console):
+    assert filled("model", "show", "--json") == 0
 
-    shown = eddy.lines[0]
+    shown = filled.lines[0]
     assert (shown["epoch"], shown["revision"]) == (7, 0)
     members = [(row["cluster"], row["members"], row["fitted"]) for row in shown["clusters"]]
     assert members == [("c1", 91, 10), ("c2", 7, 30), ("c40", 3, 20)]
     assert shown["partitions"] == {"all": TOPICS.partitions, "swept": 2}
 
 
-def test_a_cluster_whose_statistics_went_has_no_members(eddy: Console):
+def test_a_cluster_whose_statistics_went_has_no_members(filled: Console):
     for partition in (0, 1):
-        eddy.broker.append(TOPICS.statistics, partition, b"%d/c2" % partition, None)
+        filled.broker.append(TOPICS.statistics, partition, b"%d/c2" % partition, None)
 
-    eddy("model", "show", "--json")
+    filled("model", "show", "--json")
 
-    assert eddy.lines[0]["clusters"][-1] == {
+    assert filled.lines[0]["clusters"][-1] == {
         "cluster": "c2", "members": 0, "fitted": 30, "spread": 0.5, "label": None,
     }  # fmt: skip
 
 
-def test_people_see_a_table_the_largest_first(eddy: Console):
-    assert eddy("model", "show") == 0
+def test_people_see_a_table_the_largest_first(filled: Console):
+    assert filled("model", "show") == 0
 
-    assert "model 7.0" in eddy.out
-    assert "3 clusters, euclidean, 3 dimensions" in eddy.out
-    assert "2 of 6 partitions have been assigned by it so far" in eddy.out
-    order = [line.split()[0] for line in eddy.out.splitlines() if line.startswith("c")]
+    assert "model 7.0" in filled.out
+    assert "3 clusters, euclidean, 3 dimensions" in filled.out
+    assert "2 of 6 partitions have been assigned by it so far" in filled.out
+    order = [line.split()[0] for line in filled.out.splitlines() if line.startswith("c")]
     assert order == ["cluster", "c1", "c2", "c40"]
 
 
@@ -83,22 +83,22 @@ def test_many_clusters_are_cut_and_all_shows_them(eddy_with_topics: Console):
     assert "\nc50 " in eddy.out
 
 
-def test_one_cluster_has_neighbours_and_a_past(eddy: Console):
-    write_lifecycle(eddy.broker, LifecycleType.BORN, cluster="c40", parents=("c3",))
-    write_lifecycle(eddy.broker, LifecycleType.BORN, cluster="c2")
+def test_one_cluster_has_neighbours_and_a_past(filled: Console):
+    write_lifecycle(filled.broker, LifecycleType.BORN, cluster="c40", parents=("c3",))
+    write_lifecycle(filled.broker, LifecycleType.BORN, cluster="c2")
 
-    assert eddy("model", "show", "c40") == 0
-    assert "cluster c40 of model 7.0" in eddy.out
-    assert "nearest   c2, c1" in eddy.out
-    assert "born      epoch 7" in eddy.out
-    assert "(c3)" in eddy.out
+    assert filled("model", "show", "c40") == 0
+    assert "cluster c40 of model 7.0" in filled.out
+    assert "nearest   c2, c1" in filled.out
+    assert "born      epoch 7" in filled.out
+    assert "(c3)" in filled.out
 
-    assert eddy("model", "show", "c40", "--json") == 0
-    assert eddy.lines[0]["neighbours"] == ["c2", "c1"]
-    assert eddy.lines[0]["events"] == ["7/c40/born"]
+    assert filled("model", "show", "c40", "--json") == 0
+    assert filled.lines[0]["neighbours"] == ["c2", "c1"]
+    assert filled.lines[0]["events"] == ["7/c40/born"]
 
 
-def test_a_cluster_that_is_not_in_the_model_is_wrong_use(eddy: Console):
-    assert eddy("model", "show", "c3") == 2
+def test_a_cluster_that_is_not_in_the_model_is_wrong_use(filled: Console):
+    assert filled("model", "show", "c3") == 2
 
-    assert "c3 is no cluster of model 7.0" in eddy.err
+    assert "c3 is no cluster of model 7.0" in filled.err

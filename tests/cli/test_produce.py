@@ -65,7 +65,9 @@ def test_lines_arrive_in_order_and_removals_as_tombstones(eddy_with_topics: Cons
     assert eddy("produce", str(path)) == 0
 
     assert items(eddy) == numbered(1, 6)
-    values = [r.value for p in range(TOPICS.partitions) for r in eddy.broker.records(TOPICS.input, p)]
+    values = [
+        r.value for p in range(TOPICS.partitions) for r in eddy.broker.records(TOPICS.input, p)
+    ]
     assert values.count(None) == 1
     assert "6 records in embedding-changes, 1 of them remove an item" in eddy.out
     assert not (tmp_path / "x.jsonl.progress").exists()

@@ -12,7 +12,7 @@ from tests.cli.console import TOPICS, Console, change, write_change
 
 
 @pytest.fixture
-def eddy(eddy_with_topics: Console) -> Console:
+def filled(eddy_with_topics: Console) -> Console:
     """With four events in the topic."""
     broker = eddy_with_topics.broker
     write_change(broker, change("a", type=ChangeType.ASSIGNED, from_cluster=None, to_cluster="c1"))
@@ -23,20 +23,20 @@ def eddy(eddy_with_topics: Console) -> Console:
     return eddy_with_topics
 
 
-def test_a_line_says_when_what_who_and_where(eddy: Console):
-    assert eddy("watch", "--from-beginning", "-n", "4") == 0
+def test_a_line_says_when_what_who_and_where(filled: Console):
+    assert filled("watch", "--from-beginning", "-n", "4") == 0
 
-    lines = [line.split() for line in eddy.out.splitlines()]
+    lines = [line.split() for line in filled.out.splitlines()]
     assert [line[-5:] for line in lines[:1]] == [["+", "a", "c1", "17%", "7.31"]]
     assert lines[2][-7:] == ["~", "a", "c1", "→", "c2", "17%", "7.31"]
     assert lines[3][-6:] == ["-", "b", "c2", "→", "gone", "7.31"]
 
 
-def test_json_is_the_event_as_it_stands_in_the_topic(eddy: Console):
-    eddy("watch", "--from-beginning", "-n", "4", "--json")
+def test_json_is_the_event_as_it_stands_in_the_topic(filled: Console):
+    filled("watch", "--from-beginning", "-n", "4", "--json")
 
-    held = [json.loads(r.value or b"") for r in eddy.broker.records(TOPICS.changes, 0)]
-    assert eddy.lines == held
+    held = [json.loads(r.value or b"") for r in filled.broker.records(TOPICS.changes, 0)]
+    assert filled.lines == held
 
 
 @pytest.mark.parametrize(
@@ -48,17 +48,17 @@ def test_json_is_the_event_as_it_stands_in_the_topic(eddy: Console):
         (["--item", "b", "--cluster", "c1"], 0),
     ],
 )
-def test_only_what_was_asked_for_is_shown(eddy: Console, options, n):
-    eddy("watch", "--from-beginning", "--timeout", "0.05", "--json", *options)
+def test_only_what_was_asked_for_is_shown(filled: Console, options, n):
+    filled("watch", "--from-beginning", "--timeout", "0.05", "--json", *options)
 
-    assert len(eddy.lines) == n
+    assert len(filled.lines) == n
 
 
-def test_what_was_there_before_is_shown_only_on_request(eddy: Console):
-    assert eddy("watch", "--timeout", "0.05", "--json") == 0
-    assert eddy.lines == []
+def test_what_was_there_before_is_shown_only_on_request(filled: Console):
+    assert filled("watch", "--timeout", "0.05", "--json") == 0
+    assert filled.lines == []
 
-    assert eddy("watch", "--timeout", "0.05", "--count", "1") == 1  # they did not come
+    assert filled("watch", "--timeout", "0.05", "--count", "1") == 1  # they did not come
 
 
 @pytest.mark.parametrize("envelope", ["cloudevents-structured", "cloudevents-binary"])
@@ -70,14 +70,14 @@ def test_any_envelope_is_read(eddy_with_topics: Console, envelope):
     assert "boxed" in eddy_with_topics.out
 
 
-def test_what_is_no_event_is_said_and_passed_over(eddy: Console):
-    eddy.broker.append(TOPICS.changes, 0, b"x", b"nonsense")
-    write_change(eddy.broker, change("after"))
+def test_what_is_no_event_is_said_and_passed_over(filled: Console):
+    filled.broker.append(TOPICS.changes, 0, b"x", b"nonsense")
+    write_change(filled.broker, change("after"))
 
-    assert eddy("watch", "--from-beginning", "-n", "5") == 0
+    assert filled("watch", "--from-beginning", "-n", "5") == 0
 
-    assert "no event at partition 0 offset 4" in eddy.err
-    assert "after" in eddy.out
+    assert "no event at partition 0 offset 4" in filled.err
+    assert "after" in filled.out
 
 
 def test_an_item_id_cannot_speak_to_the_terminal():

@@ -58,17 +58,41 @@ def newest_model(world):
     return ids, np.array(centroids, np.float32), manifest
 
 
+def assigned(world, p):
+    """Item -> its assignment, of one partition."""
+    rows = {r.key.decode(): r.value for r in world.committed(world.topics.assignments)[p]}
+    return {key: json.loads(value) for key, value in rows.items() if value is not None}
+
+
+def members(world, inputs, p):
+    """Item -> (offset, vector) of the record that counts, for every item that lives."""
+    history = applied(inputs[p], world.embedding.dimensions)
+    live = {key: steps[-1] for key, steps in history.items() if steps[-1][1] is not None}
+    if not world.compacts_unread:
+        return live
+    # The cleaner may have taken a good row unread, under a bad or a stale one: then the item is
+    # where an older row put it, or nowhere. But its row is one that was written, what stands
+    # last and is surely good counts, and what was removed last is gone.
+    found = {}
+    for key, row in assigned(world, p).items():
+        offset = row["source"]["offset"]
+        (record,) = [r for r in inputs[p] if r.offset == offset]
+        found[key] = (offset, vector_of(record, world.embedding.dimensions)[0])
+    for record in {r.key: r for r in inputs[p]}.values():
+        key = record.key.decode()
+        good = record.value and vector_of(record, world.embedding.dimensions)
+        if record.value is None:
+            found.pop(key, None)
+        elif good and good[1] == 0:
+            found[key] = (record.offset, good[0])
+    return found
+
+
 def check_assignments(world, inputs):
     """Every live item sits in its nearest centroid, and there is nothing else."""
     ids, centroids, _ = newest_model(world)
-    for p, records in enumerate(world.committed(world.topics.assignments)):
-        rows = {r.key.decode(): r.value for r in records}
-        found = {key: json.loads(value) for key, value in rows.items() if value is not None}
-        live = {
-            key: steps[-1]
-            for key, steps in applied(inputs[p], world.embedding.dimensions).items()
-            if steps[-1][1] is not None
-        }
+    for p in range(world.topics.partitions):
+        found, live = assigned(world, p), members(world, inputs, p)
         assert found.keys() == live.keys(), f"partition {p}: items"
         for key, (offset, vector) in live.items():
             assert found[key]["source"] == {"partition": p, "offset": offset}, key
@@ -97,8 +121,7 @@ def check_events(world, inputs):
             if event["to"] is None:
                 del at[item]
             versions[p] += 1
-        rows = {r.key.decode(): r.value for r in world.committed(world.topics.assignments)[p]}
-        current = {k: json.loads(v)["cluster"] for k, v in rows.items() if v is not None}
+        current = {key: row["cluster"] for key, row in assigned(world, p).items()}
         assert at == current, f"partition {p}: the chains of events do not end in the assignments"
         if not world.compacts_unread:
             check_record_events(records, inputs[p], world.embedding.dimensions)
@@ -145,15 +168,9 @@ def check_statistics(world, inputs):
     for p, records in enumerate(world.committed(world.topics.statistics)):
         rows = {r.key.decode(): r.value for r in records}
         rows = {key: value for key, value in rows.items() if value is not None}
-        assignments = {
-            r.key.decode(): r.value for r in world.committed(world.topics.assignments)[p]
-        }
-        live = {
-            key: steps[-1][1]
-            for key, steps in applied(inputs[p], n_dims).items()
-            if steps[-1][1] is not None
-        }
-        labels = [ids.index(json.loads(assignments[key])["cluster"]) for key in live]
+        clusters = {key: row["cluster"] for key, row in assigned(world, p).items()}
+        live = {key: vector for key, (_, vector) in members(world, inputs, p).items()}
+        labels = [ids.index(clusters[key]) for key in live]
         points = np.array(list(live.values()), np.float32).reshape(-1, n_dims)
         counts, sums, squares = naive.statistics(
             points, labels, len(ids), max_component=manifest["max_component"]

@@ -68,7 +68,8 @@ class World:
         self.compacts_unread = compacts_unread
         self.now_s = 1_000_000.0
         self.assigners = {}
-        self.zombies = []
+        self.streams = {}
+        """Slot -> the streams of every process there was in it."""
         self.reclusterer = None
         self.n_commands = 0
         self.sequences = {}
@@ -86,8 +87,10 @@ class World:
         reports = AssignerReports(
             get_logger(), Metrics("assigner"), Health("assigner", poll_timeout_s=1), kernel="cpu"
         )
+        stream = self.broker.stream(member)
+        self.streams.setdefault(instance, []).append(stream)
         self.assigners[instance] = self.assigner(
-            self.broker, self.broker.stream(member), engine,
+            self.broker, stream, engine,
             BatchPolicy(max_records=50), CentroidPolicy(min_interval_s=2.0, min_updates=5),
             lambda: self.now_s, reports,
         )
@@ -99,7 +102,7 @@ class World:
             ReclusterPolicy(bootstrap_items=10, bootstrap_max_wait_s=5, min_interval_s=1,
                             max_updates=10**9, max_age_s=1e9, min_gain=self.min_gain,
                             keep_epochs=2),
-            self.n_clusters, 0, "compact" if self.is_compacted else "delete",
+            self.n_clusters, 0, "t.assigner", "compact" if self.is_compacted else "delete",
         )
         member = GroupMember(
             self.topics.commands, "t.reclusterer", "t.reclusterer", "reclusterer"
@@ -180,7 +183,7 @@ class World:
         if fate < 0.25:
             self.write(int(self.rng.integers(1, 8)))
         elif fate < 0.75:
-            self.turn(self.rng.choice(slots))
+            self.turn(str(self.rng.choice(slots)))
         elif fate < 0.88:
             self.turn_reclusterer()
         elif fate < 0.90:
@@ -189,7 +192,7 @@ class World:
             at = self.broker.n_commits + int(self.rng.integers(3))
             self.broker.faults[at] = self.rng.choice(list(Fault))
         elif fate < 0.95:
-            self.start_assigner(self.rng.choice(slots))  # killed, and started again
+            self.start_assigner(str(self.rng.choice(slots)))  # killed, and started again
         elif fate < 0.96:
             self.start_reclusterer()
         elif fate < 0.98:
@@ -201,32 +204,42 @@ class World:
         if len(slots) < 3:
             self.start_assigner(f"a{max(int(s[1:]) for s in slots) + 1}")
         else:
-            leaver = self.assigners.pop(self.rng.choice(slots))
-            leaver.close()
-            self.broker.expire_session(leaver.stream)  # a static member says no goodbye
+            slot = str(self.rng.choice(slots))
+            self.assigners.pop(slot).close()
+            for stream in self.streams.pop(slot):  # a static member says no goodbye
+                self.broker.expire_session(stream)
 
     def _compact(self):
-        names = [self.topics.assignments, self.topics.statistics, self.topics.vectors]
-        for name in names:
+        """The cleaner runs. Tombstones outlive a restore: `delete.retention.ms` is days."""
+        is_restoring = any(a._restoring is not None for a in self.assigners.values())
+        for name in (self.topics.assignments, self.topics.statistics, self.topics.vectors):
             for partition in range(self.topics.partitions):
-                self.broker.compact(name, partition, keep_tombstones=bool(self.rng.integers(2)))
+                keep = is_restoring or bool(self.rng.integers(2))
+                self.broker.compact(name, partition, keep_tombstones=keep)
         self.broker.compact(self.topics.model, 0, keep_tombstones=True)
-        if self.is_compacted:
-            self._compact_input()
+        if self.is_compacted and self.compacts_unread:
+            self._compact_unread()
+        elif self.is_compacted:
+            self._compact_read()
 
-    def _compact_input(self):
-        """Of what was read, unless this world's cleaner is faster than its assigners."""
+    def _compact_read(self):
+        """Of the input, what every assigner is through with."""
         try:
             committed = self.broker.committed("t.assigner", self.topics.input)
         except TransientError:
             return  # somebody's transaction is open
         for partition, offset in committed.items():
-            if self.compacts_unread or offset is not None:
+            if offset is not None:
                 self.broker.compact(
-                    self.topics.input, partition,
-                    keep_tombstones=bool(self.rng.integers(2)),
-                    before=None if self.compacts_unread else offset,
+                    self.topics.input, partition, keep_tombstones=True, before=offset
                 )
+
+    def _compact_unread(self):
+        """Everybody was down for so long that tombstones went unread: ghosts."""
+        for partition in range(self.topics.partitions):
+            self.broker.compact(self.topics.input, partition, keep_tombstones=False)
+        for instance in sorted(self.assigners):
+            self.start_assigner(instance)
 
     def settle(self, n_rounds=400):
         """Everybody works without faults until there is nothing left to do."""

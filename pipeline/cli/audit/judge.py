@@ -207,7 +207,7 @@ class Judge:
             ("metric", model.manifest["metric"], self.embedding.metric),
             ("dimensions", model.manifest["dimensions"], self.embedding.dimensions),
             ("max_component", model.manifest["max_component"], self.embedding.largest_component),
-            ("input_policy", model.manifest["input_policy"], cleanup_policy(found)),
+            ("input_policy", _words(model.manifest["input_policy"]), _words(cleanup_policy(found))),
         ):
             if said != true:
                 tally.broken(f"the manifest says {name} {said}, but here it is {true}")
@@ -236,6 +236,11 @@ class Judge:
                 yield from reader.read(READ_RECORDS, timeout_s=0.1)
         finally:
             reader.close()
+
+
+def _words(policy: str) -> str:
+    """A cleanup policy in one spelling."""
+    return ",".join(sorted(word.strip() for word in policy.split(",")))
 
 
 def _assigned(value: bytes) -> Assigned | None:

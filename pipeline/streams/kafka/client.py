@@ -179,7 +179,8 @@ class ClientSettings:
         self, defaults: Mapping[str, str], owned: Mapping[str, str], watch: Watch
     ) -> dict[str, Any]:
         # 1000, the default, stops a partition for a second whenever the local queue is full
-        merged = self._merged("consumer", {"fetch.queue.backoff.ms": "5", **defaults})
+        defaults = {"fetch.queue.backoff.ms": "5", "fetch.error.backoff.ms": "100", **defaults}
+        merged = self._merged("consumer", defaults)
         return {
             **merged,
             **owned,

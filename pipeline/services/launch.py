@@ -1,0 +1,155 @@
+"""A service, put together from its configuration and turned until it is told to stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+
+from pipeline.config import Config, assigner_group, instance, reclusterer_group
+from pipeline.engine.cluster_engine import ClusterEngine
+from pipeline.engine.setting import EngineSettings
+from pipeline.errors import ConfigError
+from pipeline.kernels.contract import Kernels
+from pipeline.services.assigner import Assigner
+from pipeline.services.lifecycle import require_topics, serve
+from pipeline.services.reclusterer import Reclusterer, ReclustererSettings
+from pipeline.services.reports import AssignerReports, ReclustererReports
+from pipeline.streams.contract import Broker, GroupMember
+from pipeline.telemetry.health import Health, HealthServer
+from pipeline.telemetry.logs import configure, get_logger
+from pipeline.telemetry.metrics import Metrics
+
+COMPACT = "compact"
+"""The cleanup policy of an input that stores the vectors."""
+
+
+def run_assigner(
+    config: Config, broker: Broker, kernels: Kernels, *, stop: threading.Event
+) -> None:
+    """Be one of the assigners until ``stop`` is set.
+
+    Raises
+    ------
+    UnreachableError, TopicError, FencedError, FatalError
+    """
+    with _telling("assigner", config, kernels) as (metrics, health):
+        input_policy = require_topics(
+            broker, config.topics, max_record_bytes=config.limits.max_record_bytes
+        )
+        health.set("broker", True)
+        metrics.gauge("eddy_input_partitions").set(config.topics.partitions)
+        engine = ClusterEngine(
+            EngineSettings(
+                topics=config.topics,
+                embedding=config.embedding,
+                limits=config.limits,
+                events=config.events,
+                input_is_compacted=input_policy == COMPACT,
+            ),
+            kernels,
+        )
+        group, name = assigner_group(config), instance(config)
+        reports = AssignerReports(
+            get_logger(),
+            metrics,
+            health,
+            kernel=kernels.name,
+            log_item_ids=config.telemetry.log_item_ids,
+            max_items_per_partition=config.limits.max_items_per_partition,
+        )
+        assigner = Assigner(
+            broker=broker,
+            stream=broker.stream(GroupMember(config.topics.input, group, f"{group}.{name}", name)),
+            engine=engine,
+            batching=config.batching,
+            centroids=config.centroids,
+            clock=time.monotonic,
+            reports=reports,
+        )
+        serve(assigner, stop=stop, reports=reports)
+
+
+def run_reclusterer(
+    config: Config, broker: Broker, kernels: Kernels, *, stop: threading.Event
+) -> None:
+    """Be the reclusterer until ``stop`` is set.
+
+    Raises
+    ------
+    UnreachableError, TopicError, FencedError, FatalError
+    """
+    with _telling("reclusterer", config, kernels) as (metrics, health):
+        input_policy = require_topics(
+            broker, config.topics, max_record_bytes=config.limits.max_record_bytes
+        )
+        health.set("broker", True)
+        metrics.gauge("eddy_input_partitions").set(config.topics.partitions)
+        group = reclusterer_group(config)
+        reports = ReclustererReports(get_logger(), metrics, health)
+        settings = ReclustererSettings(
+            topics=config.topics,
+            embedding=config.embedding,
+            limits=config.limits,
+            events=config.events,
+            policy=config.recluster,
+            n_clusters=config.clustering.clusters,
+            seed=config.clustering.seed,
+            assigner_group=assigner_group(config),
+            input_policy=input_policy,
+        )
+        with ThreadPoolExecutor(1, "fit") as executor:
+            reclusterer = Reclusterer(
+                broker=broker,
+                stream=broker.stream(GroupMember(config.topics.commands, group, group, group)),
+                settings=settings,
+                kernels=kernels,
+                executor=executor,
+                clock=time.time,
+                reports=reports,
+            )
+            serve(reclusterer, stop=stop, reports=reports)
+
+
+@contextmanager
+def _telling(
+    service: str, config: Config, kernels: Kernels
+) -> Iterator[tuple[Metrics, Health]]:
+    """Logs, metrics and probes, from before the broker is asked for anything to the very end."""
+    policy = config.telemetry
+    metrics = Metrics(
+        service,
+        version=_version(),
+        slo_freshness_s=policy.slo_freshness_s,
+        thresholds=asdict(policy.thresholds),
+    )
+    configure(
+        service=service,
+        instance=instance(config),
+        version=_version(),
+        log_format=policy.log_format,
+        count=metrics.log_event,
+    )
+    health = Health(service, poll_timeout_s=config.batching.max_wait_s)
+    health.set("configuration", True)
+    try:
+        server = HealthServer(health, metrics.exposition, port=policy.metrics_port)
+    except OSError as error:
+        raise ConfigError(
+            f"telemetry.metrics_port is {policy.metrics_port}, but cannot be listened on "
+            f"({error.strerror}); 0 takes a free one"
+        ) from error
+    with server:
+        get_logger().info("service_started", device=kernels.name, metrics_port=server.port)
+        yield metrics, health
+
+
+def _version() -> str:
+    try:
+        return version("eddy-stream")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0"

@@ -1,0 +1,169 @@
+"""Every reason for a fit, and every reason to wait."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+
+import pytest
+
+from pipeline.clustering.schedule import ReclusterPolicy, ReclusterSchedule, Trigger
+from pipeline.errors import ConfigError
+
+POLICY = ReclusterPolicy(max_updates=100, max_age_s=1000.0, min_interval_s=10.0)
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()
+
+
+def scheduled(fitted_at=0.0, **changes):
+    schedule = ReclusterSchedule(dataclasses.replace(POLICY, **changes), last_attempt_s=fitted_at)
+    schedule.fitted(fitted_at)
+    return schedule
+
+
+def test_nothing_is_due_right_after_a_fit():
+    assert scheduled().due(500.0, 99) is None
+
+
+def test_updates_make_a_fit_due():
+    assert scheduled().due(10.0, 100) is Trigger.UPDATES
+
+
+def test_age_makes_a_fit_due():
+    assert scheduled().due(999.9, 0) is None
+    assert scheduled().due(1000.0, 0) is Trigger.AGE
+
+
+def test_two_attempts_are_never_closer_than_the_interval():
+    schedule = scheduled(max_age_s=1.0, schedule="* * * * *")
+
+    assert schedule.due(9.9, 10**6) is None
+    assert schedule.due(10.0, 10**6) is Trigger.UPDATES
+
+
+def test_age_counts_from_the_last_attempt_whether_published_or_not():
+    schedule = scheduled()
+    schedule.attempted(600.0, published=False)
+
+    assert schedule.due(1599.0, 0) is None
+    assert schedule.due(1600.0, 0) is Trigger.AGE
+
+
+def test_a_rejected_candidate_is_not_tried_again_with_the_same_updates():
+    schedule = scheduled()
+    schedule.attempted(50.0, published=False, n_updates=150)
+
+    assert schedule.due(500.0, 249) is None
+    assert schedule.due(500.0, 250) is Trigger.UPDATES
+
+
+def test_after_a_publication_updates_count_from_the_new_fit():
+    schedule = scheduled()
+    schedule.attempted(50.0, published=False, n_updates=150)
+    schedule.attempted(200.0, published=True, n_updates=7)
+
+    assert schedule.due(300.0, 99) is None
+    assert schedule.due(300.0, 100) is Trigger.UPDATES
+
+
+def test_rejections_in_a_row_double_the_pause_up_to_the_age():
+    schedule = scheduled(max_age_s=65.0)
+    pauses = []
+
+    for _ in range(5):
+        pauses.append(schedule.pause_s)
+        schedule.attempted(0.0, published=False)
+    schedule.attempted(0.0, published=True)
+
+    assert pauses == [10.0, 20.0, 40.0, 65.0, 65.0]
+    assert schedule.pause_s == 10.0
+
+
+def test_updates_wait_for_the_pause():
+    schedule = scheduled()
+    schedule.attempted(0.0, published=False)
+
+    assert schedule.due(19.9, 10**6) is None
+    assert schedule.due(20.0, 10**6) is Trigger.UPDATES
+
+
+def test_many_rejections_do_not_overflow():
+    schedule = scheduled()
+    schedule.n_rejected = 10**6
+
+    assert schedule.pause_s == 1000.0
+
+
+def test_cron_is_due_once_for_each_instant_in_utc():
+    schedule = scheduled(fitted_at=NOON, max_age_s=1e9, schedule="30 12 * * *")
+
+    assert schedule.due(NOON + 1799.0, 0) is None
+    assert schedule.due(NOON + 1800.0, 0) is Trigger.SCHEDULE
+    assert schedule.due(NOON + 5000.0, 0) is Trigger.SCHEDULE  # late, but not forgotten
+
+    schedule.attempted(NOON + 5000.0, published=False)
+    assert schedule.due(NOON + 80_000.0, 0) is None
+    assert schedule.due(NOON + 86_400.0 + 1800.0, 0) is Trigger.SCHEDULE
+
+
+def test_history_told_at_the_start_ends_with_the_latest_attempt():
+    schedule = ReclusterSchedule(POLICY, last_attempt_s=5000.0)  # when the process started
+    schedule.fitted(100.0)
+    schedule.attempted(50.0, published=True)
+    schedule.attempted(300.0, published=False)
+    schedule.attempted(200.0, published=False)
+
+    assert schedule.last_attempt_s == 300.0
+    assert schedule.n_rejected == 2
+
+
+def test_before_any_attempt_age_counts_from_the_start():
+    schedule = ReclusterSchedule(POLICY, last_attempt_s=5000.0)
+
+    assert schedule.due(5999.0, 0) is None
+    assert schedule.due(6000.0, 0) is Trigger.AGE
+
+
+@pytest.mark.parametrize(
+    ("now_s", "n_items", "first_record_s", "expected"),
+    [
+        (100.0, 0, None, None),
+        (100.0, 0, 0.0, None),  # came, and was deleted
+        (100.0, 1, 40.1, None),
+        (100.0, 1, 40.0, Trigger.FIRST),
+        (41.0, 4999, 40.0, None),
+        (41.0, 5000, 40.0, Trigger.FIRST),
+    ],
+)
+def test_the_first_fit_waits_for_items_or_for_its_time(now_s, n_items, first_record_s, expected):
+    schedule = ReclusterSchedule(ReclusterPolicy(), last_attempt_s=0.0)
+
+    found = schedule.bootstrap_due(now_s, n_items=n_items, first_record_s=first_record_s)
+
+    assert found is expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"bootstrap_items": 0},
+        {"bootstrap_max_wait_s": -1.0},
+        {"bootstrap_max_wait_s": float("nan")},
+        {"max_iterations": 0},
+        {"max_updates": 0},
+        {"max_age_s": 0.0},
+        {"max_age_s": float("nan")},
+        {"schedule": "every day"},
+        {"schedule": "61 * * * *"},
+        {"schedule": "0 0 30 2 *"},  # never
+        {"min_interval_s": -1.0},
+        {"min_interval_s": float("inf")},
+        {"sample_items": 0},
+        {"sample_items": 2**23},
+        {"min_gain": -0.1},
+        {"min_gain": 1.0},
+        {"keep_epochs": 0},
+    ],
+)
+def test_policy_refuses_what_cannot_be_obeyed(given):
+    with pytest.raises(ConfigError, match=f"recluster.{next(iter(given))} is .*but must"):
+        ReclusterPolicy(**given)

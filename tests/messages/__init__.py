@@ -1,0 +1,1 @@
+"""Tests of the messages: every byte in, every byte out."""
