@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from pipeline.cli.broker import Directory, Port, export_line, is_usual, own_broker, say
 from pipeline.cli.children import Services, service_commands
@@ -17,7 +17,9 @@ from pipeline.cli.topics import create_topics
 
 app = typer.Typer(add_completion=False)
 
-_COLOURS: Final = ("magenta", "cyan", "green", "yellow", "blue")
+_COLOURS: Final = ("magenta", "cyan", "green", "blue")
+_LOUD: Final = {"[warning": "yellow", "[error": "bold red", "eddy: ": "bold red"}
+"""Styles of lines that want to be seen, by what stands in them."""
 
 
 @app.command()
@@ -63,6 +65,10 @@ def line_printer() -> Callable[[str, str], None]:
 
     def show(name: str, line: str) -> None:
         colour = colours.setdefault(name, _COLOURS[len(colours) % len(_COLOURS)])
-        out.print(f"[{colour}]{name:<12}[/][dim]|[/] {escape(printable(line))}", soft_wrap=True)
+        loud = next((style for word, style in _LOUD.items() if word in line), None)
+        shown = Text(f"{name:<12}", style=colour)
+        shown.append("| ", style="dim")
+        shown.append(printable(line), style=loud)
+        out.print(shown, soft_wrap=True)
 
     return show

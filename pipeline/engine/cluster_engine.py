@@ -41,8 +41,8 @@ class Restored:
     """Rows 0 to n - 1 filled, but for the labels."""
     cluster_ids: Sequence[str]
     """(n,) the cluster of each row."""
-    ghosts: Mapping[bytes, tuple[str, int]]
-    """Item -> its cluster and the offset of its last record."""
+    ghosts: Mapping[bytes, tuple[str, int, bool]]
+    """Item -> its cluster, the offset of its last record, whether a vector is in `item-vectors`."""
     published: Collection[str]
     """Clusters that have statistics in the topic."""
     ghosts_until: int
@@ -121,14 +121,14 @@ class ClusterEngine:
 
         Bounds and statistics are never persisted: they are computed here from the rows.
         """
-        ids = [*restored.cluster_ids, *(cluster for cluster, _ in restored.ghosts.values())]
+        ids = [*restored.cluster_ids, *(cluster for cluster, _, _ in restored.ghosts.values())]
         label_of = {cluster_id: self._label_of(cluster_id) for cluster_id in dict.fromkeys(ids)}
         members = restored.members
         labels = np.array([label_of[c] for c in restored.cluster_ids], np.int32)
         members.labels[: len(labels)] = labels
         members.ghosts = {
-            key: Ghost(label_of[cluster_id], offset)
-            for key, (cluster_id, offset) in restored.ghosts.items()
+            key: Ghost(label_of[cluster_id], offset, is_kept)
+            for key, (cluster_id, offset, is_kept) in restored.ghosts.items()
         }
         state = empty_partition(
             restored.partition,
@@ -282,8 +282,8 @@ class ClusterEngine:
         outgoing = [Outgoing(topics.assignments, partition, key, None) for key in keys]
         outgoing += [
             Outgoing(topics.vectors, partition, key, None)
-            for key in keys
-            if not self.settings.input_is_compacted
+            for key, ghost in state.members.ghosts.items()
+            if ghost.is_kept
         ]
         events, _ = self._writer().write(steps, np.empty((0, 0), np.float32))
         tally = Tally(n_events=len(events))

@@ -127,9 +127,8 @@ class RecordFold:
                 self._items[key] = _Item(row, *next(columns))
             elif members.ghosts and key in members.ghosts:
                 # no sequence: a ghost takes its next valid record whatever it says
-                self._items[key] = _Item(
-                    NOWHERE, members.ghosts[key].label, 0, kept=False, is_ghost=True
-                )
+                ghost = members.ghosts[key]
+                self._items[key] = _Item(NOWHERE, ghost.label, 0, ghost.is_kept, is_ghost=True)
             else:
                 self._items[key] = _Item(NOWHERE, NOWHERE, 0, kept=False)
 

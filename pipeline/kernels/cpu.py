@@ -92,7 +92,9 @@ class CpuKernels:
             np.empty(n_seconds, np.float64),
         )
         if n_points:
-            parallel = self.threads > 1 and n_points * (n_clusters + CANONICAL) * n_dims > SERIAL_WORK
+            parallel = (
+                self.threads > 1 and n_points * (n_clusters + CANONICAL) * n_dims > SERIAL_WORK
+            )
             threads = self.threads if parallel else 1
             n_tile = _tile(n_points, n_clusters, threads)
             n_scratch = threads * n_tile * (n_dims + n_clusters)

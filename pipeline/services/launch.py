@@ -116,9 +116,7 @@ def run_reclusterer(
 
 
 @contextmanager
-def _telling(
-    service: str, config: Config, kernels: Kernels
-) -> Iterator[tuple[Metrics, Health]]:
+def _telling(service: str, config: Config, kernels: Kernels) -> Iterator[tuple[Metrics, Health]]:
     """Logs, metrics and probes, from before the broker is asked for anything to the very end."""
     policy = config.telemetry
     metrics = Metrics(

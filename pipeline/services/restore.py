@@ -53,6 +53,8 @@ class _Partition:
     ends_at: int
     rows: dict[bytes, AssignmentRow] = field(default_factory=dict)
     vectors: dict[bytes, tuple[bytes, Record]] = field(default_factory=dict)
+    shadowed: set[bytes] = field(default_factory=set)
+    """Items whose vector is in `item-vectors` for a record that still stands in the input."""
     published: set[str] = field(default_factory=set)
     found: list[_Found] = field(default_factory=list)
 
@@ -111,12 +113,12 @@ class Restore:
             yield len(records)
         result.model = fold.newest
 
-        for partition in partitions.values():
-            self._take_kept(partition, metadata)
         for records in self._read_input(partitions):
             self._take_input(partitions, records, metadata)
             yield len(records)
             result.n_records += len(records)
+        for partition in partitions.values():
+            self._take_kept(partition, metadata)
 
         for number, partition in partitions.items():
             if partition.rows and result.model is None:
@@ -169,6 +171,10 @@ class Restore:
 
     def _take_kept(self, partition: _Partition, metadata: dict[bytes, dict[str, object]]) -> None:
         found = [key for key in partition.vectors if key in partition.rows]
+        if self.settings.input_is_compacted:
+            # The copy was made for a newer record that is bad or stale. Where that one is gone, too,
+            # compaction took it for one beyond the committed offset: the item is a ghost.
+            found = [key for key in found if key in partition.shadowed]
         if not found:
             return
         n_dims = self.settings.embedding.dimensions
@@ -187,9 +193,12 @@ class Restore:
         for record in records:
             partition = partitions[record.partition]
             row = partition.rows.get(record.key or b"")
-            if row is not None and row.offset == record.offset and record.key is not None:
-                if record.key in partition.vectors:
-                    continue  # the copy was read already
+            if row is None or record.key is None or record.offset >= partition.next_offset:
+                continue
+            if record.key in partition.vectors:  # the copy will be taken
+                if record.offset > row.offset:
+                    partition.shadowed.add(record.key)
+            elif record.offset == row.offset:
                 by_partition.setdefault(record.partition, []).append(record)
         for number, counting in by_partition.items():
             batch = decode(counting, self.settings.embedding, self.settings.limits)
@@ -234,7 +243,10 @@ class Restore:
             next_offset=partition.next_offset,
             members=members,
             cluster_ids=cluster_ids,
-            ghosts={key: (row.cluster, row.offset) for key, row in partition.rows.items()},
+            ghosts={
+                key: (row.cluster, row.offset, key in partition.vectors)
+                for key, row in partition.rows.items()
+            },
             published=partition.published,
             ghosts_until=partition.ends_at,
         )

@@ -27,6 +27,7 @@ class Ghost(NamedTuple):
 
     label: int
     offset: int  # of its last record in the input
+    is_kept: bool  # whether a vector of it stands in `item-vectors`
 
 
 class Members(Rows):
@@ -125,7 +126,7 @@ class PartitionState:
 
         members.labels[: members.n_rows] = new_labels[members.labels[: members.n_rows]]
         members.ghosts = {
-            key: Ghost(int(new_labels[ghost.label]), ghost.offset)
+            key: ghost._replace(label=int(new_labels[ghost.label]))
             for key, ghost in members.ghosts.items()
         }
         for owner, names in (

@@ -127,27 +127,11 @@ class RunningBroker:
         if self._host.is_running():
             return
         self._take_folder()
-        # who restarts it has told others the address, so that one has to come free
-        port = self._ports[0] or self._asked_port
-        ports = self._ports if self._ports[0] else self._read_ports()
-        for _ in range(_N_PORT_TRIES):
-            data_port, controller_port = port or ports[0], ports[1]
-            if port:
-                _await_free(port)
-            elif not _is_free(data_port):
-                data_port = _free_port()
-            if not _is_free(controller_port):
-                controller_port = _free_port()
-            self._write_properties(data_port, controller_port)
-            problem = self._run(data_port)
-            if problem is None:
-                self._ports = (data_port, controller_port)
-                return
-            self._host.kill()
-            if not any(words in problem for words in _TAKEN):
-                raise FatalError(f"Kafka did not start in {self.directory}:\n{problem}")
-            ports = (0, 0)  # somebody was faster: others
-        raise FatalError(f"Kafka found its ports taken {_N_PORT_TRIES} times: {problem}")
+        try:
+            self._start()
+        except BaseException:
+            self._leave_folder()
+            raise
 
     def kill(self) -> None:
         """SIGKILL, as if the machine lost power; returns once it is gone."""
@@ -182,6 +166,29 @@ class RunningBroker:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _start(self) -> None:
+        # who restarts it has told others the address, so that one has to come free
+        port = self._ports[0] or self._asked_port
+        ports = self._ports if self._ports[0] else self._read_ports()
+        for _ in range(_N_PORT_TRIES):
+            data_port, controller_port = port or ports[0], ports[1]
+            if port:
+                _await_free(port)
+            elif not _is_free(data_port):
+                data_port = _free_port()
+            if not _is_free(controller_port):
+                controller_port = _free_port()
+            self._write_properties(data_port, controller_port)
+            problem = self._run(data_port)
+            if problem is None:
+                self._ports = (data_port, controller_port)
+                return
+            self._host.kill()
+            if not any(words in problem for words in _TAKEN):
+                raise FatalError(f"Kafka did not start in {self.directory}:\n{problem}")
+            ports = (0, 0)  # somebody was faster: others
+        raise FatalError(f"Kafka found its ports taken {_N_PORT_TRIES} times: {problem}")
 
     def _take_folder(self) -> None:
         """Kafka's own lock comes too late: by then the controller has fenced the first one."""

@@ -4,13 +4,13 @@ One thread, no clock, no chance of its own: the same calls give the same answers
 leaves to time is a call here, so that a test decides when it happens: a session or a
 transaction times out (`MemoryBroker.expire_session`, `expire_transaction`), the marker of a
 committed transaction arrives (`hold_markers`, `release_markers`), the cleaner runs (`compact`,
-`truncate`). A call that would wait, in Kafka, for what only another call can bring either comes
-back with nothing (a poll, a read), or raises `TransientError`.
+`truncate`). A call that would have to wait for that comes back with nothing (a poll, a read), or
+raises `TransientError`.
 
 Faults are values (`Fault`, by the number of the commit). What happens to a process *inside* a
-commit is told by ``between``, which is called at each `Stage` of it: an exception from there is
-a crash at that very point; and what it does to other members, this one slept through.
-A process that is paused is one that is not called; one that was killed, one that never is again.
+commit is told by ``between``, called at each `Stage` of it: an exception from there is a crash at
+that very point; and what it does to other members, this one slept through. A process that is
+paused is one that is not called; one that was killed, one that never is again.
 """
 
 from __future__ import annotations
@@ -316,10 +316,8 @@ class MemoryStream:
         return {p: max(0, self._ends.get(p, 0) - self._restarts[p]) for p in self._restarts}
 
     def close(self) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        if self._broker.is_away:
+        was_closed, self._is_closed = self._is_closed, True
+        if was_closed or self._broker.is_away:
             return
         # After a fatal error a producer cannot abort any more: its successor or time does.
         if self._end is None and self._is_current():

@@ -107,7 +107,7 @@ def test_as_good_as_scikit_learn(k, spread):
 
     # a start falls into one of many optima: the best is as good, the middle within their noise
     assert min(found) <= min(peers) * 1.01
-    assert statistics.median(found) <= max(peers)
+    assert statistics.median(found) <= max(peers) * 1.0001  # theirs is summed in float32
 
 
 def test_separate_blobs_are_found():
