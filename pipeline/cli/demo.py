@@ -114,13 +114,9 @@ def _first_release(replay: Replay, story: Story, changes: Sequence[Change]) -> N
     with waiting("fitting the first model"):
         fit_s = replay.wait_for(lambda: replay.view.model is not None, "the first model")
     story.first_model(replay, fit_s)
-    started = time.monotonic()
-    before = replay.view.n_applied
     with progress() as bar:
         task = bar.add_task("assigning", total=replay.n_produced)
         replay.wait_for_all(lambda n: bar.update(task, completed=n))
-    seconds = time.monotonic() - started
-    replay.note_throughput(replay.view.n_applied - before, seconds)
     story.assigned(replay, replay.view.take_changes())
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from rich.markup import escape
 
 from pipeline.cli.debian import Change, Packages
-from pipeline.cli.output import count, out, printable, table
+from pipeline.cli.output import count, out, printable
 from pipeline.cli.portrait import Portrait, portraits
 from pipeline.cli.replay import Replay
 from pipeline.cli.scenery import Scenery
@@ -20,7 +20,9 @@ from pipeline.streams.jars import KAFKA_VERSION
 
 _N_CLUSTERS_SHOWN: Final = 12
 _N_EXAMPLES: Final = 5
+_N_ALIKE: Final = 2
 _N_LINEAGE: Final = 4
+_PIPE_WIDTH: Final = 120
 
 
 class Story:
@@ -35,10 +37,7 @@ class Story:
     def opening(self) -> None:
         """What this is about."""
         n_packages = len({change.package for change in self._packages.changes})
-        _say(
-            "[bold]Eddy keeps the embeddings in a Kafka topic clustered "
-            "while they keep changing.[/]"
-        )
+        _say("[bold]Eddy keeps the embeddings in a Kafka topic clustered while they change.[/]")
         _say(
             f"The stream is real: {count(n_packages)} packages of Debian, each an embedding of its "
             "description, over five releases."
@@ -129,15 +128,15 @@ class Story:
             f"{count(len(moved))} of {count(n_members)} packages moved "
             f"({len(moved) / max(n_members, 1):.1%}) [dim]({seconds:.1f} s)[/]"
         )
-        self._examples(sorted(moved, key=lambda event: -(event.confidence or 0.0)), n=2)
+        self._examples(moved, n=2)
         born = [event for event in answer if event.type == LifecycleType.BORN]
         retired = [event for event in answer if event.type == LifecycleType.RETIRED]
         if not born and not retired:
             _say(f"  all {len(kept)} clusters kept their identity")
             return
         _say(
-            f"  {len(kept)} clusters kept their identity, {len(born)} were born, "
-            f"{len(retired)} retired"
+            f"  {len(kept)} clusters kept their identity; "
+            f"born: {len(born)}, retired: {len(retired)}"
         )
         for event in born[:_N_LINEAGE]:
             parents = f", out of {_list(event.parents)}" if event.parents else ""
@@ -186,24 +185,33 @@ class Story:
 
     def _show_clusters(self) -> None:
         drawn = sorted(self._portraits.values(), key=lambda portrait: -portrait.size)
-        rows = table("cluster", "items", "about", "typical members", right=["items"])
-        for portrait in drawn[:_N_CLUSTERS_SHOWN]:
-            rows.add_row(
-                portrait.cluster,
-                count(portrait.size),
-                escape(portrait.about),
-                escape(printable(", ".join(portrait.typical[:3]))),
+        drawn_first = drawn[:_N_CLUSTERS_SHOWN]
+        about = max((len(portrait.about) for portrait in drawn_first), default=0)
+        # lines of our own, not a table: one that is too wide for a pipe loses its columns
+        room = (out.width if out.is_terminal else _PIPE_WIDTH) - about - 18
+        for portrait in drawn_first:
+            typical = escape(printable(_fitting(portrait.typical, room)))
+            _say(
+                f"  [bold]{portrait.cluster:>5}[/] {count(portrait.size):>6}  "
+                f"{escape(f'{portrait.about:<{about}}')}  [dim]{typical}[/]"
             )
-        out.print(rows)
         if drawn[_N_CLUSTERS_SHOWN:]:
-            _say(f"  and {len(drawn) - _N_CLUSTERS_SHOWN} more")
+            _say(f"        and {len(drawn) - _N_CLUSTERS_SHOWN} more")
 
     def _examples(self, events: Sequence[ClusterChange], n: int = _N_EXAMPLES) -> None:
-        for event in sorted(events, key=lambda event: -(event.confidence or 0.0))[:n]:
+        """The clearest ones, not all of them into the same cluster."""
+        into: Counter[str | None] = Counter()
+        for event in sorted(events, key=lambda event: -(event.confidence or 0.0)):
+            into[event.to_cluster] += 1
+            if into[event.to_cluster] > _N_ALIKE:
+                continue
             _say(
                 f"    {escape(printable(event.item))}: {self._name(event.from_cluster)} "
                 f"→ {self._name(event.to_cluster)}"
             )
+            n -= 1
+            if not n:
+                break
 
     def _name(self, cluster: str | None) -> str:
         return _named(cluster, self._portraits)
@@ -214,6 +222,16 @@ def _named(cluster: str | None, drawn: Mapping[str, Portrait]) -> str:
     portrait = drawn.get(cluster or "")
     about = f" [dim]({escape(portrait.about)})[/]" if portrait else ""
     return f"[bold]{cluster}[/]{about}"
+
+
+def _fitting(names: Sequence[str], room: int) -> str:
+    """As many of the names as fit; one at least."""
+    line = "".join(names[:1])
+    for name in names[1:]:
+        if len(line) + 2 + len(name) > room:
+            break
+        line += f", {name}"
+    return line
 
 
 def _list(clusters: Sequence[str]) -> str:

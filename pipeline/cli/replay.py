@@ -23,6 +23,8 @@ from pipeline.streams.contract import Broker
 _LIMIT_S: Final = 180.0
 _POLL_S: Final = 0.01
 _BY_KEY: Final = -1
+_BACKLOG: Final = 2000
+"""Records from which on their rate says something."""
 
 
 class StoppedError(Exception):
@@ -53,7 +55,8 @@ class Replay:
         """Live package -> row of its vector."""
         self.n_produced = 0
         self.rate: float | None = None
-        """Records a second, of a backlog."""
+        """Records a second, while the last backlog was worked off."""
+        self._broker = broker
         self._producer = broker.producer()
         self._config = config
         self._packages = packages
@@ -89,11 +92,21 @@ class Replay:
     def wait_for_all(self, on_progress: Callable[[int], None]) -> None:
         """Return once everything produced is applied, and seen here."""
 
+        n_before = self.view.n_applied
+        seen: list[tuple[float, int]] = []
+
         def is_done() -> bool:
-            on_progress(self.view.n_applied)
-            return self.view.n_applied >= self.n_produced
+            n_applied = self.view.n_applied
+            on_progress(n_applied)
+            if n_applied > (seen[-1][1] if seen else n_before):
+                seen.append((time.monotonic(), n_applied))
+            return n_applied >= self.n_produced
 
         self.wait_for(is_done, "the assigner to apply what was produced")
+        self._see_all_changes()
+        if len(seen) > 1 and seen[-1][1] - seen[0][1] >= _BACKLOG:
+            # from the first that was seen: how long the assigner took to start is no rate
+            self.rate = (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
 
     def wait_for(self, is_done: Callable[[], bool], what: str) -> float:
         """Follow the topics until it is so; how long that took."""
@@ -129,13 +142,16 @@ class Replay:
             return model is not None and model.manifest.epoch == epoch and self.view.is_swept
 
         self.wait_for(is_done, "the new model")
+        seconds = time.monotonic() - started
+        self._see_all_changes()
         if any(event.type == LifecycleType.REJECTED for event in answer):
             raise FatalError(f"the new model was rejected: {answer[0].reason}")
-        return answer, time.monotonic() - started
+        return answer, seconds
 
-    def note_throughput(self, n_records: int, seconds: float) -> None:
-        """Remember how fast a backlog was worked off."""
-        self.rate = n_records / seconds if seconds > 0 else None
+    def _see_all_changes(self) -> None:
+        """What is committed in one topic may be read a moment later in another."""
+        ends = self._broker.ranges(self._config.topics.changes)
+        self.wait_for(lambda: self.view.has_read_changes_to(ends), "the change events")
 
     def _write(self, change: Change) -> None:
         topic, key = self._config.topics.input, change.package.encode()

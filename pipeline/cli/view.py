@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.messages.codec import (
@@ -15,7 +15,7 @@ from pipeline.messages.codec import (
 )
 from pipeline.messages.events import Cause, ClusterChange, Head, Lifecycle
 from pipeline.messages.model import Model, ModelFold
-from pipeline.streams.contract import Broker, Reader
+from pipeline.streams.contract import Broker, Range, Reader
 from pipeline.streams.topics import TopicPolicy
 
 _READ_RECORDS = 2000
@@ -72,6 +72,11 @@ class View:
             return False
         newest = (self.model.manifest.epoch, self.model.manifest.revision)
         return all((head.epoch, head.revision) == newest for head in self._heads.values())
+
+    def has_read_changes_to(self, ends: Mapping[int, Range]) -> bool:
+        """Whether every change event below these ends was seen."""
+        positions = self._readers[self.topics.changes].positions
+        return all(positions[partition] >= span.high for partition, span in ends.items())
 
     def take_changes(self) -> list[ClusterChange]:
         """The events since they were taken last."""

@@ -25,7 +25,14 @@ from pipeline.messages.codec import decode
 from pipeline.messages.events import Cause
 from pipeline.messages.model import Model
 from pipeline.messages.records import Outgoing, Record
-from pipeline.state.members import Ghost, Members, PartitionState, Version, empty_partition
+from pipeline.state.members import (
+    Ghost,
+    Members,
+    Metadata,
+    PartitionState,
+    Version,
+    empty_partition,
+)
 
 POISON = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 """What decoding or arithmetic raises on a record that nobody thought of."""
@@ -188,7 +195,7 @@ class ClusterEngine:
         self._forget_retired()
 
     def _write_events(self, steps: Sequence[Step], placed: Placed, changes: Changes) -> None:
-        events, confidences = self._writer().write(steps, placed.vectors)
+        events, confidences = self._writer().write(steps, placed.nearest, placed.second)
         changes.outgoing += events
         changes.tally.n_events += len(events)
         changes.tally.confidences += confidences
@@ -221,7 +228,9 @@ class ClusterEngine:
         settings = self.settings
         good = [r for i, r in enumerate(records) if i not in poison] if poison else records
         batch = decode(good, settings.embedding, settings.limits)
-        found = self.kernels.assign(self.loaded.device, batch.vectors)
+        # the runner-up of every record, since it costs less than a second call for those that move
+        found = self.kernels.assign(self.loaded.device, batch.vectors, second=True)
+        assert found.second_distances_squared is not None
         rows, sequences = batch.rows.tolist(), batch.sequences
         metadata, errors = batch.metadata, batch.errors
         if poison:
@@ -237,16 +246,23 @@ class ClusterEngine:
             vectors=batch.vectors,
             labels=found.labels,
             distances_squared=found.distances_squared,
-            distances=shown(found.distances_squared, settings.embedding.metric).tolist(),
+            label_list=found.labels.tolist(),
+            nearest=shown(found.distances_squared, settings.embedding.metric).tolist(),
+            second=shown(found.second_distances_squared, settings.embedding.metric).tolist(),
             rows=rows,
             sequences=sequences,
-            metadata={i: self._shown_metadata(value) for i, value in metadata.items()},
+            metadata=self._shown(metadata),
             errors=errors,
         )
 
-    def _shown_metadata(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def _shown(self, metadata: Mapping[int, Mapping[str, Any]]) -> dict[int, Metadata]:
         """Only what events show is kept with an item."""
-        return {key: metadata[key] for key in self.settings.events.metadata if key in metadata}
+        wanted = self.settings.events.metadata
+        if not wanted:
+            return {}
+        return {
+            i: {key: value[key] for key in wanted if key in value} for i, value in metadata.items()
+        }
 
     # --- between batches ----------------------------------------------------------
 
@@ -285,7 +301,7 @@ class ClusterEngine:
             for key, ghost in state.members.ghosts.items()
             if ghost.is_kept
         ]
-        events, _ = self._writer().write(steps, np.empty((0, 0), np.float32))
+        events, _ = self._writer().write(steps, (), ())
         tally = Tally(n_events=len(events))
         return Changes(
             outgoing + events, [Lost(partition, keys)], {partition: state.next_offset}, tally

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipeline.engine.setting import EngineSettings, LoadedModel, shown
-from pipeline.kernels.contract import Kernels, Points
-from pipeline.messages.codec import encode_change, wire_number
+from pipeline.engine.setting import EngineSettings, LoadedModel
+from pipeline.kernels.contract import Kernels
+from pipeline.messages.codec import encode_change
 from pipeline.messages.events import Cause, ChangeType, ClusterChange, change_id, confidence
 from pipeline.messages.records import Outgoing
 from pipeline.state.members import Metadata
@@ -37,29 +37,22 @@ class EventWriter:
     cluster_ids: Sequence[str]
     kernels: Kernels
 
-    def write(self, steps: Sequence[Step], vectors: Points) -> tuple[list[Outgoing], list[float]]:
-        """The events of steps, in order, and the confidences among them."""
-        landed = [step.row for step in steps if step.row >= 0]
-        nearest, second = self._distances(vectors[landed]) if landed else ([], [])
-        pairs = zip(nearest, second, strict=True)
+    def write(
+        self, steps: Sequence[Step], nearest: Sequence[float], second: Sequence[float]
+    ) -> tuple[list[Outgoing], list[float]]:
+        """The events of steps, in order, and the confidences among them.
+
+        ``nearest`` and ``second`` are distances as users see them, by a step's ``row``.
+        """
         outgoing, confidences = [], []
         for step in steps:
             d, margin, sure = None, None, None
             if step.row >= 0:
-                first, runner_up = next(pairs)
-                d, (margin, sure) = wire_number(first), confidence(first, runner_up)
+                d = nearest[step.row]
+                margin, sure = confidence(d, second[step.row])
                 confidences.append(sure)
             outgoing.append(self._event(step, d, margin, sure))
         return outgoing, confidences
-
-    def _distances(self, vectors: Points) -> tuple[list[float], list[float]]:
-        found = self.kernels.assign(self.loaded.device, vectors, second=True)
-        assert found.second_distances_squared is not None
-        metric = self.settings.embedding.metric
-        return (
-            shown(found.distances_squared, metric).tolist(),
-            shown(found.second_distances_squared, metric).tolist(),
-        )
 
     def _event(
         self, step: Step, d: float | None, margin: float | None, sure: float | None

@@ -33,7 +33,9 @@ class Placed(NamedTuple):
     vectors: Points  # (n_vectors, n_dims)
     labels: Labels  # (n_vectors,)
     distances_squared: NDArray[np.float64]  # (n_vectors,)
-    distances: Sequence[float]  # (n_vectors,), as users see them
+    label_list: Sequence[int]  # the labels once more: a loop reads lists faster than arrays
+    nearest: Sequence[float]  # (n_vectors,) distance as users see it
+    second: Sequence[float]  # (n_vectors,) the runner-up's
     rows: Sequence[int]  # record -> row of vectors; -1: a tombstone or a dead letter
     sequences: Sequence[int]
     metadata: Mapping[int, Metadata]
@@ -71,38 +73,59 @@ class RecordFold:
     _n_items: int = 0
 
     def fold(self, records: Sequence[Record], indices: Sequence[int]) -> Applied:
-        """Fold ``records[indices]``, all of this partition and in offset order."""
-        placed, items = self.placed, self._items
+        """Fold ``records[indices]``, all of this partition and in offset order.
+
+        What happens to every record stands in this loop; what is rare is a call.
+        """
+        state, placed, items, settings = self.state, self.placed, self._items, self.settings
         rows, sequences, errors = placed.rows, placed.sequences, placed.errors
-        self._n_items = self.state.members.n_items
+        labels, distances, metadata = placed.label_list, placed.nearest, placed.metadata
+        cluster_ids, (epoch, revision) = self.cluster_ids, self.version
+        partition, assignments = state.partition, settings.topics.assignments
+        write, land = self.outgoing.append, self._landed.append
+        max_items = settings.limits.max_items_per_partition
+        self._n_items = state.members.n_items
         self._look_up([records[i].key for i in indices])
-        n_applied = 0
+        n_unchanged = n_applied = 0
         for i in indices:
             record = records[i]
             if errors and i in errors:
                 self._reject(record, errors[i])
                 continue
             key = record.key
-            assert key is not None
-            item = items[key]
-            row, sequence = rows[i], sequences[i]
+            assert key is not None, "a record without a key is a dead letter"
+            item, row, sequence = items[key], rows[i], sequences[i]
+            before = item.label
             if row == NOWHERE:
                 self._remove(record, key, item)
             elif 0 < sequence <= item.sequence:
                 self.tally.outcomes["upsert", "stale"] += 1
                 self._keep_vector(key, item)
                 continue
-            elif item.label == NOWHERE and self._n_items >= self._max_items:
+            elif before == NOWHERE and self._n_items >= max_items:
                 self._reject(record, self._above_limit())
                 continue
             else:
-                self._put(record, key, item, i, row, sequence)
+                after = labels[row]
+                item.metadata = metadata.get(i) if metadata else None
+                if before == after:
+                    n_unchanged += 1
+                else:
+                    self._n_items += before == NOWHERE
+                    self._step(record, key, item, before, after, row)
+                item.label, item.vector, item.sequence = after, row, sequence
+                item.offset = offset = record.offset
+                land(row)
+                if item.kept or not settings.input_is_compacted:
+                    self._write_vector(key, item)
+                value = encode_assignment(
+                    cluster_ids[after], distances[row], sequence, epoch, revision, partition, offset
+                )
+                write(Outgoing(assignments, partition, key, value))
             n_applied += 1
+        if n_unchanged:
+            self.tally.outcomes["upsert", "unchanged"] += n_unchanged
         return self._applied(records[indices[-1]].offset + 1, n_applied)
-
-    @property
-    def _max_items(self) -> int:
-        return self.settings.limits.max_items_per_partition
 
     def _above_limit(self) -> RecordError:
         return RecordError(
@@ -115,7 +138,7 @@ class RecordFold:
         distinct = [key for key in dict.fromkeys(keys) if key is not None]
         get = members.of.get
         rows = [get(key, NOWHERE) for key in distinct]
-        known = np.array([row for row in rows if row != NOWHERE], np.intp)
+        known = [row for row in rows if row != NOWHERE]
         columns = zip(
             members.labels[known].tolist(),
             members.sequences[known].tolist(),
@@ -132,35 +155,16 @@ class RecordFold:
             else:
                 self._items[key] = _Item(NOWHERE, NOWHERE, 0, kept=False)
 
-    def _put(
-        self, record: Record, key: bytes, item: _Item, i: int, row: int, sequence: int
-    ) -> None:
-        before, after = item.label, int(self.placed.labels[row])
-        item.metadata = self.placed.metadata.get(i) if self.settings.events.metadata else None
-        if before == after:
-            self.tally.outcomes["upsert", "unchanged"] += 1
-        else:
-            self._n_items += before == NOWHERE
-            self._step(record, key, item, before, after, row)
-        item.label, item.vector, item.sequence = after, row, sequence
-        item.offset = record.offset
-        self._landed.append(row)
-        if not self.settings.input_is_compacted:
-            vector = encode_vector(self.placed.vectors[row], sequence)
-            headers = metadata_headers(item.metadata) if item.metadata else ()
-            self._write(self.settings.topics.vectors, key, vector, headers)
-            item.kept = True
-        elif item.kept:
-            self._write(self.settings.topics.vectors, key, None)  # the input has it again
+    def _write_vector(self, key: bytes, item: _Item) -> None:
+        """After an applied record: our copy, or that the input has the vector again."""
+        if self.settings.input_is_compacted:
+            self._write(self.settings.topics.vectors, key, None)
             item.kept = False
-        self._write(
-            self.settings.topics.assignments,
-            key,
-            encode_assignment(
-                self.cluster_ids[after], self.placed.distances[row], sequence,
-                self.version.epoch, self.version.revision, record.partition, record.offset,
-            ),
-        )  # fmt: skip
+            return
+        vector = encode_vector(self.placed.vectors[item.vector], item.sequence)
+        headers = metadata_headers(item.metadata) if item.metadata else ()
+        self._write(self.settings.topics.vectors, key, vector, headers)
+        item.kept = True
 
     def _remove(self, record: Record, key: bytes, item: _Item) -> None:
         if item.label == NOWHERE:

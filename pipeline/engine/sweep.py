@@ -38,14 +38,19 @@ def sweep_slice(
 
     steps: list[Step] = []
     outgoing: list[Outgoing] = []
-    distances = shown(found.distances_squared[moved], writer.settings.embedding.metric)
+    metric = writer.settings.embedding.metric
+    distances = shown(found.distances_squared[moved], metric).tolist()
+    # the runner-up is only needed for an event, and few members make one
+    again = writer.kernels.assign(writer.loaded.device, vectors[moved], second=True)
+    assert again.second_distances_squared is not None
+    second = shown(again.second_distances_squared, metric).tolist()
     columns = zip(
         _keys(state, rows.tolist()),
         members.labels[rows].tolist(),
         labels.tolist(),
         members.offsets[rows].tolist(),
         members.sequences[rows].tolist(),
-        distances.tolist(),
+        distances,
         strict=True,
     )
     for i, (key, before, after, offset, sequence, distance) in enumerate(columns):
@@ -60,7 +65,7 @@ def sweep_slice(
             version.epoch, version.revision, state.partition, offset,
         )  # fmt: skip
         outgoing.append(Outgoing(writer.settings.topics.assignments, state.partition, key, value))
-    events, confidences = writer.write(steps, vectors[moved])
+    events, confidences = writer.write(steps, distances, second)
     change = Swept(
         partition=state.partition,
         rows=rows,

@@ -210,6 +210,11 @@ class MemoryBroker:
         if self.is_away:
             raise TransientError("the broker is away")
 
+    def _next_fault(self) -> Fault | None:
+        fault = self.faults.get(self.n_commits)
+        self.n_commits += 1
+        return None if fault is None else Fault(fault)  # a plain word becomes what it names
+
     def _limit(self, max_records: int) -> int:
         return max_records if self.batch_sizes is None else min(max_records, self.batch_sizes())
 
@@ -275,8 +280,7 @@ class MemoryStream:
     def commit(self, outgoing: Iterable[Outgoing], next_offsets: Mapping[int, int]) -> None:
         self._check_usable()
         assert next_offsets, "without offsets nothing would stop a process that was replaced"
-        fault = self._broker.faults.get(self._broker.n_commits)
-        self._broker.n_commits += 1
+        fault = self._broker._next_fault()
         records = list(outgoing)
         if self._broker.is_away:
             raise AbortedError("the broker is away", code="_TRANSPORT")

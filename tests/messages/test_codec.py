@@ -302,9 +302,7 @@ def test_statistics_come_back(epoch, integers, floats, sums):
 
 
 def test_statistics_are_laid_out_as_documented():
-    value = encode_statistics(
-        StatisticsRow(7, 3, 4, 5, 6, 1.5, 2.5, np.array([-1, 2], np.int64))
-    )
+    value = encode_statistics(StatisticsRow(7, 3, 4, 5, 6, 1.5, 2.5, np.array([-1, 2], np.int64)))
 
     assert value.hex(" ", 4).split() == [
         "45445331", "02000000", "07000000", "00000000", "03000000", "00000000", "04000000",
@@ -419,7 +417,7 @@ DECODERS = [
      b"EDS1", b"EDS1" + bytes(60) + b"x", b"EDV1" + bytes(16)],
 )  # fmt: skip
 def test_what_is_not_ours_is_a_record_error(decoder, value):
-    if decoder is json_value and value[:1] in b"[{n1\"" and value not in (b"", b"{"):
+    if decoder is json_value and value[:1] in b'[{n1"' and value not in (b"", b"{"):
         decoder(value)
         return
     with pytest.raises(RecordError) as caught:

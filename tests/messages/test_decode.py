@@ -353,9 +353,7 @@ def unit_by_hand(row):
 
 # --- laws -------------------------------------------------------------------------------------
 
-POOL = [
-    record(form.values[0], headers=form.values[1]) for form in FORMS
-]
+POOL = [record(form.values[0], headers=form.values[1]) for form in FORMS]
 POOL += [broken for _, broken in DEAD_LETTERS]
 POOL += [record(None), record(None, headers=typed("?"))]
 POOL += [record(edv1(X * scale, n)) for n, scale in enumerate((0, 0.5, 1))]

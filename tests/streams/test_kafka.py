@@ -273,15 +273,12 @@ def test_two_members_share_the_work_under_other_protocols_too(kafka_cluster, set
 
 
 @pytest.mark.kafka
-def test_a_consumer_that_gets_nothing_of_what_is_there_is_replaced(kafka_cluster):
-    settings = {"bootstrap.servers": kafka_cluster.bootstrap_servers, **QUICK}
-    broker = KafkaBroker(settings, stall_limit_s=0.5)
-    twin = kafka_twin(kafka_cluster.bootstrap_servers)
+def test_a_consumer_that_gets_nothing_of_what_is_there_is_replaced(twin):
     topic = make_topic(twin, "in")
-    stream = begun(broker.stream(GroupMember(topic, twin.name("g"), twin.name("t"))))
+    stream = begun(twin.broker.stream(GroupMember(topic, twin.name("g"), twin.name("t"))))
     assert isinstance(stream, KafkaStream)
     stream._consumer.pause([TopicPartition(topic, 0)])  # as if its fetcher had died
-    fill(broker, topic, 3)
+    fill(twin.broker, topic, 3)
     gone: set[int] = set()
 
     def ask() -> bool:
@@ -289,37 +286,37 @@ def test_a_consumer_that_gets_nothing_of_what_is_there_is_replaced(kafka_cluster
         gone.update(poll.revoked | poll.lost)
         return bool(gone)
 
+    stream._stall_limit_s = 0.5
     eventually(ask, "the partition is lost")
+    stream._stall_limit_s = 30.0  # a new consumer may take its time
     begun(stream)
     records = take(stream, 3)
-    n_recreated = stream.n_recreated
     stream.close()
 
     assert [record.offset for record in records] == [0, 1, 2]
-    assert n_recreated == 1
+    assert stream.n_recreated == 1
 
 
 @pytest.mark.kafka
-def test_a_consumer_at_the_end_or_before_an_open_transaction_has_not_stalled(kafka_cluster):
-    settings = {"bootstrap.servers": kafka_cluster.bootstrap_servers, **QUICK}
-    broker = KafkaBroker(settings, stall_limit_s=0.2)
-    twin = kafka_twin(kafka_cluster.bootstrap_servers)
+def test_a_consumer_at_the_end_or_before_an_open_transaction_has_not_stalled(twin):
     topic = make_topic(twin, "in")
     twin.begin(twin.name("t"), [Outgoing(topic, 0, b"k", b"1")]).commit()
     opened = twin.begin(twin.name("t"), [Outgoing(topic, 0, b"k", b"2")])
-    stream = begun(broker.stream(GroupMember(topic, twin.name("g"), twin.name("t"))))
+    stream = begun(twin.broker.stream(GroupMember(topic, twin.name("g"), twin.name("t"))))
     assert isinstance(stream, KafkaStream)
     take(stream, 1)
+    eventually(lambda: stream.poll(10, timeout_s=POLL_S) and stream._ends, "the end")
 
-    looked_until = time.monotonic() + 1.5
+    stream._stall_limit_s = 0.1
+    looked_until = time.monotonic() + 1.0
     eventually(
         lambda: stream.poll(10, timeout_s=POLL_S) and time.monotonic() > looked_until,
         "several looks",
     )
     opened.abort()
+    stream.close()
 
     assert stream.n_recreated == 0
-    stream.close()
 
 
 @pytest.mark.kafka

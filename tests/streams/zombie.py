@@ -1,4 +1,4 @@
-"""A member that falls asleep between its offsets and its commit, as a process that was stopped does.
+"""A member that is stopped, as a process, between sending its offsets and its commit.
 
 ``zombie.py BOOTSTRAP TOPIC OUT GROUP TRANSACTIONAL_ID`` says ``sent`` before it stops itself, and
 after it was woken ``committed``, then what became of a second transaction.

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipeline.cli.audit.tally import Tally
-from pipeline.cli.output import count, printable, table
+from pipeline.cli.output import count, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,16 @@ def show(report: Report, console: Console) -> None:
         for reason in report.reasons:
             console.print(f"  {escape(printable(reason))}", soft_wrap=True)
         return
-    rows = table("", "promise", "checked", "broken", "not checked", right=("checked", "broken"))
+    width = max(len(tally.promise) for tally in report.checks)
+    # lines of our own, not a table: one that is too wide for a pipe loses its columns
     for tally in report.checks:
         mark = "[red]✗[/]" if tally.n_broken else "[green]✓[/]"
-        broken = f"[bold red]{count(tally.n_broken)}[/]" if tally.n_broken else "0"
-        unchecked = f"[dim]{count(tally.n_unchecked)}: {tally.note}[/]" if tally.n_unchecked else ""
-        rows.add_row(mark, tally.promise, count(tally.n_checked), broken, unchecked)
-    console.print(rows)
+        broken = f"  [bold red]{count(tally.n_broken)} broken[/]" if tally.n_broken else ""
+        unchecked = ""
+        if tally.n_unchecked:
+            unchecked = f"  [dim]{count(tally.n_unchecked)} not checked: {tally.note}[/]"
+        checked = f"{tally.promise:<{width}}  {count(tally.n_checked):>9} checked"
+        console.print(f"  {mark} {checked}{broken}{unchecked}", soft_wrap=True)
     for tally in report.checks:
         for example in tally.examples:
             console.print(f"  [red]{tally.name}[/]: {escape(printable(example))}", soft_wrap=True)
