@@ -1,4 +1,4 @@
-"""Holds records against `schemas/`, without the product's codec: what it reads is what strangers read.
+"""Holds records against `schemas/`, without the product's codec: it reads what strangers read.
 
 `validate_record("cluster-changes", record)` raises AssertionError or jsonschema's ValidationError.
 The kind is the topic's name without its prefix, ``embedding-changes`` for the input, and
@@ -196,7 +196,7 @@ def _dead_letter(key: bytes | None, value: bytes | None, headers: Given) -> None
     assert ("key.bytes" in told) <= (key is None)
     if reason is Reason.TOO_LARGE:
         assert value is None
-    if reason is not Reason.KEY:
+    if reason not in (Reason.KEY, Reason.TOO_LARGE):  # of which the size is judged first
         _item(key)
 
 

@@ -120,7 +120,7 @@ def decode(records: Sequence[Record], embedding: EmbeddingPolicy, limits: LimitP
 
     The order of the checks, of which the first that fails gives the reason:
 
-    1. size of key, value and headers (not of a tombstone), then the key; a tombstone is through
+    1. the value's size, then the key; a tombstone is through
     2. headers: ``content-type``, ``embedding-model``, ``eddy-metadata``
     3. the value: form, fields, model, length
     4. components: finite, in range; under cosine: not all zero

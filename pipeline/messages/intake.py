@@ -68,9 +68,7 @@ class Decoded:
 class _Meaning(NamedTuple):
     """What a tuple of headers says."""
 
-    size: int
     form: str
-    model: str | None
     metadata: dict[str, Any] | None
     error: RecordError | None
 
@@ -89,7 +87,7 @@ def decode_batch(
         return Decoded(empty, np.empty(0, np.int32), [], {}, {})
     _, _, keys, values, _, headers = zip(*records, strict=True)
     meanings = {given: _meaning(given, embedding, parse) for given in set(headers)}
-    errors = _screen(keys, values, headers, meanings, limits)
+    errors = _screen(keys, values, limits)
     live = [i for i, value in enumerate(values) if value is not None]
     if errors:
         live = [i for i in live if i not in errors]
@@ -118,8 +116,7 @@ def decode_batch(
     for form, indices in groups.items():
         chosen = [values[i] for i in indices]
         if form == JSON:
-            models = [meanings[headers[i]].model for i in indices]
-            rows, given = _read_json(chosen, models, embedding, parse, dump)
+            rows, given = _read_json(chosen, embedding, parse, dump)
             metadata |= {indices[position]: value for position, value in given.items()}
         else:
             rows = (read_native if form == NATIVE else read_raw)(chosen, n_dims)
@@ -140,39 +137,24 @@ def metadata_of(value: Any) -> dict[str, Any]:
     return value
 
 
-def record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
-    """The size of a record as the limit counts it."""
-    return len(key or b"") + len(value or b"") + header_bytes(headers)
-
-
-def header_bytes(headers: Headers) -> int:
-    """Names and values."""
-    return sum(len(name.encode("utf-8", "replace")) + len(value or b"") for name, value in headers)
-
-
 # --- key and headers ------------------------------------------------------------------------------
 
 
 def _screen(
-    keys: Sequence[bytes | None],
-    values: Sequence[bytes | None],
-    headers: Sequence[Headers],
-    meanings: Mapping[Headers, _Meaning],
-    limits: LimitPolicy,
+    keys: Sequence[bytes | None], values: Sequence[bytes | None], limits: LimitPolicy
 ) -> dict[int, RecordError]:
     """What is wrong with sizes and keys."""
-    largest = max(meaning.size for meaning in meanings.values())
-    largest += max([len(value) for value in values if value is not None], default=0)
-    if largest + MAX_KEY_BYTES <= limits.max_record_bytes and _are_keys(keys):
+    largest = max([len(value) for value in values if value is not None], default=0)
+    if largest <= limits.max_record_bytes and _are_keys(keys):
         return {}
     errors = {}
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
-        if value is not None:
-            size = len(key or b"") + len(value) + meanings[headers[i]].size
-            if size > limits.max_record_bytes:
-                message = f"{size} bytes, but limits.max_record_bytes is {limits.max_record_bytes}"
-                errors[i] = RecordError(Reason.TOO_LARGE, message)
-                continue
+        if value is not None and len(value) > limits.max_record_bytes:
+            message = (
+                f"{len(value)} bytes, but limits.max_record_bytes is {limits.max_record_bytes}"
+            )
+            errors[i] = RecordError(Reason.TOO_LARGE, message)
+            continue
         problem = _key_problem(key)
         if problem is not None:
             errors[i] = RecordError(Reason.KEY, problem)
@@ -208,30 +190,27 @@ def _meaning(headers: Headers, embedding: EmbeddingPolicy, parse: Parse) -> _Mea
     """What headers say; of a name that occurs twice the last one counts, null is empty."""
     form: str = embedding.content_type
     if not headers:
-        return _Meaning(0, form, None, None, None)
-    size = header_bytes(headers)
+        return _Meaning(form, None, None)
     given = {name: value or b"" for name, value in headers}
-    model, metadata, error = None, None, None
-    if "embedding-model" in given:
-        model = given["embedding-model"].decode("utf-8", "replace")
+    metadata, error = None, None
     try:
         if "content-type" in given:
             form = given["content-type"].decode("utf-8", "replace").strip().lower()
             if form not in _FORMS:
                 message = f"{_shown(form)} is unknown; known are {', '.join(_FORMS)}"
                 raise RecordError(Reason.CONTENT_TYPE, message)
-        if form != JSON:  # there a field of the value may say otherwise
-            _check_model(model, embedding)
+        _check_model(given.get("embedding-model", b"").decode("utf-8", "replace"), embedding)
         if "eddy-metadata" in given:
             _check_metadata_size(len(given["eddy-metadata"]))
             metadata = metadata_of(parse(given["eddy-metadata"]))
     except RecordError as found:
         error = found
-    return _Meaning(size, form, model, metadata, error)
+    return _Meaning(form, metadata, error)
 
 
-def _check_model(model: str | None, embedding: EmbeddingPolicy) -> None:
-    if None not in (model, embedding.model) and model != embedding.model:
+def _check_model(model: str, embedding: EmbeddingPolicy) -> None:
+    """An empty name says as little as none."""
+    if model and embedding.model is not None and model != embedding.model:
         message = f"made by {_shown(model)}, but expected {_shown(embedding.model)}"
         raise RecordError(Reason.EMBEDDING_MODEL, message)
 
@@ -246,21 +225,17 @@ def _check_metadata_size(n_bytes: int) -> None:
 
 
 def _read_json(
-    values: Sequence[bytes],
-    models: Sequence[str | None],
-    embedding: EmbeddingPolicy,
-    parse: Parse,
-    dump: Dump,
+    values: Sequence[bytes], embedding: EmbeddingPolicy, parse: Parse, dump: Dump
 ) -> tuple[Rows, dict[int, dict[str, Any]]]:
-    """Rows and metadata of JSON values; ``models`` are those that headers name."""
+    """Rows and metadata of JSON values."""
     positions, vectors, sequences = [], [], []
     metadata: dict[int, dict[str, Any]] = {}
     errors: dict[int, RecordError] = {}
-    for position, (value, model) in enumerate(zip(values, models, strict=True)):
+    for position, value in enumerate(values):
         try:
             given = _fields(parse(value))
             sequence = _sequence(given)
-            _check_model(_model(given, model), embedding)
+            _check_model(_model(given), embedding)
             if "metadata" in given:
                 described = metadata_of(given["metadata"])
                 _check_metadata_size(len(dump(described)))
@@ -296,10 +271,8 @@ def _sequence(given: Mapping[str, Any]) -> int:
     return sequence
 
 
-def _model(given: Mapping[str, Any], header: str | None) -> str | None:
-    if "embedding_model" not in given:
-        return header
-    model = given["embedding_model"]
+def _model(given: Mapping[str, Any]) -> str:
+    model = given.get("embedding_model", "")
     if type(model) is not str:
         message = f"embedding_model is {_kind(model)}, but must be text"
         raise RecordError(Reason.DECODE, message)

@@ -39,8 +39,10 @@ def run_assigner(
     """
     with _telling("assigner", config, kernels) as (metrics, health):
         input_policy = require_topics(
-            broker, config.topics, max_record_bytes=config.limits.max_record_bytes
+            broker, config.topics, max_record_bytes=config.limits.max_record_bytes, stop=stop
         )
+        if input_policy is None:
+            return
         health.set("broker", True)
         metrics.gauge("eddy_input_partitions").set(config.topics.partitions)
         engine = ClusterEngine(
@@ -85,8 +87,10 @@ def run_reclusterer(
     """
     with _telling("reclusterer", config, kernels) as (metrics, health):
         input_policy = require_topics(
-            broker, config.topics, max_record_bytes=config.limits.max_record_bytes
+            broker, config.topics, max_record_bytes=config.limits.max_record_bytes, stop=stop
         )
+        if input_policy is None:
+            return
         health.set("broker", True)
         metrics.gauge("eddy_input_partitions").set(config.topics.partitions)
         group = reclusterer_group(config)

@@ -6,12 +6,15 @@ import threading
 import time
 from typing import Protocol
 
-from pipeline.errors import FatalError, TopicError, TransientError
+from pipeline.errors import FatalError, TopicError, TransientError, UnreachableError
 from pipeline.services.reports import ServiceReports
 from pipeline.streams.contract import Broker
 from pipeline.streams.topics import Severity, TopicPolicy, check_topics, cleanup_policy
+from pipeline.telemetry.logs import get_logger
 
 BROKER_LIMIT_S = 60.0
+"""How long a service waits for a first answer before it ends."""
+BROKER_SLICE_S = 5.0
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 5.0
 
@@ -23,8 +26,12 @@ class Service(Protocol):
     def close(self) -> None: ...
 
 
-def require_topics(broker: Broker, topics: TopicPolicy, *, max_record_bytes: int) -> str:
+def require_topics(
+    broker: Broker, topics: TopicPolicy, *, max_record_bytes: int, stop: threading.Event
+) -> str | None:
     """Refuse to start on a topic that breaks a promise; the cleanup policy of the input.
+
+    None if ``stop`` was set while the broker was waited for.
 
     Raises
     ------
@@ -33,7 +40,8 @@ def require_topics(broker: Broker, topics: TopicPolicy, *, max_record_bytes: int
     TopicError
         Names every topic that is wrong.
     """
-    broker.wait(BROKER_LIMIT_S)
+    if not _wait(broker, stop):
+        return None
     found = broker.topics(topics.names)
     problems = [
         problem.message
@@ -43,6 +51,27 @@ def require_topics(broker: Broker, topics: TopicPolicy, *, max_record_bytes: int
     if problems:
         raise TopicError("; ".join(problems) + " (`eddy topics check` tells more)")
     return cleanup_policy(found[topics.input])
+
+
+def _wait(broker: Broker, stop: threading.Event) -> bool:
+    """Wait for a broker that is away, but not longer than the limit, nor than we are wanted."""
+    ends_at = time.monotonic() + BROKER_LIMIT_S
+    while not stop.is_set():
+        try:
+            broker.wait(min(BROKER_SLICE_S, BROKER_LIMIT_S))
+            return True
+        except UnreachableError as error:
+            left_s = ends_at - time.monotonic()
+            if left_s <= 0:
+                raise
+            get_logger().warning(
+                "kafka_error",
+                code="unreachable",
+                problem=str(error),
+                retriable=True,
+                retry_in_s=round(left_s, 1),
+            )
+    return False
 
 
 def serve(service: Service, *, stop: threading.Event, reports: ServiceReports) -> None:

@@ -33,6 +33,7 @@ from pipeline.streams.topics import TopicPolicy
 SLICE_RECORDS = 4000
 COMMANDS_AT_ONCE = 100
 IDLE_WAIT_S = 0.1
+GROUP_LAG_INTERVAL_S = 30.0
 COMMANDS = 0  # the partition of the commands
 
 
@@ -106,6 +107,7 @@ class Reclusterer:
     _attempt: _Attempt | None = None
     _outcome: _Outcome | None = None
     _is_cancelled: bool = False
+    _lag_told_at: float = float("-inf")
     _goal: dict[int, int] | None = None
     """Where the input ended when the command at hand came."""
 
@@ -142,6 +144,7 @@ class Reclusterer:
         self._queue.extend(polled.records)
         if self._is_open and self._owns_commands:
             self._advance()
+        self._report_lag()
         self.reports.turned(self._updates(), len(self._sample), self.model, is_open=self._is_open)
 
     def close(self) -> None:
@@ -410,6 +413,26 @@ class Reclusterer:
                 self.clock(), published=outcome.model is not None, n_updates=self._updates()
             )
         self.reports.published(outcome.events, outcome.command, outcome.model, outcome.candidate)
+
+    def _report_lag(self) -> None:
+        """What the assigners have yet to read: from outside, so also while all of them are down."""
+        now = self.clock()
+        if now - self._lag_told_at < GROUP_LAG_INTERVAL_S:
+            return
+        self._lag_told_at = now
+        try:
+            committed = self.broker.committed(
+                self.settings.assigner_group, self.settings.topics.input
+            )
+            ranges = self.broker.ranges(self.settings.topics.input)
+        except TransientError:
+            return  # a transaction is pending, or the broker is away: at the next time
+        self.reports.group_lag(
+            {
+                partition: log.high - max(committed[partition] or 0, log.low)
+                for partition, log in ranges.items()
+            }
+        )
 
     def _updates(self) -> int:
         """Records of the input since the newest model was fitted."""

@@ -56,6 +56,7 @@ class _Partition:
     shadowed: set[bytes] = field(default_factory=set)
     """Items whose vector is in `item-vectors` for a record that still stands in the input."""
     published: set[str] = field(default_factory=set)
+    has_head: bool = False
     found: list[_Found] = field(default_factory=list)
 
 
@@ -104,8 +105,11 @@ class Restore:
             result.n_records += len(records)
         for records in self._read(topics.statistics, starts):
             for record in records:
-                _fold_published(partitions[record.partition].published, record)
+                _fold_statistics(partitions[record.partition], record)
             yield len(records)
+        for number, partition in partitions.items():
+            if self.committed[number] is None:
+                _check_uncommitted(f"{topics.input}/{number}", partition)
 
         fold = ModelFold()
         for records in self._read(topics.model, None):
@@ -134,15 +138,14 @@ class Restore:
         topics = self.settings.topics
         inputs = self.broker.ranges(topics.input)
         statistics = self.broker.ranges(topics.statistics)
-        assignments = self.broker.ranges(topics.assignments)
         partitions = {}
         for number, committed in self.committed.items():
             log = inputs[number]
-            _check_offsets(
-                f"{topics.input}/{number}", committed, log,
-                has_statistics=statistics[number].high > 0,
-                has_assignments=assignments[number].high > 0,
-            )  # fmt: skip
+            if committed is not None:
+                _check_committed(
+                    f"{topics.input}/{number}", committed, log,
+                    has_statistics=statistics[number].high > 0,
+                )  # fmt: skip
             partitions[number] = _Partition(log.low if committed is None else committed, log.high)
         return partitions
 
@@ -172,8 +175,8 @@ class Restore:
     def _take_kept(self, partition: _Partition, metadata: dict[bytes, dict[str, object]]) -> None:
         found = [key for key in partition.vectors if key in partition.rows]
         if self.settings.input_is_compacted:
-            # The copy was made for a newer record that is bad or stale. Where that one is gone, too,
-            # compaction took it for one beyond the committed offset: the item is a ghost.
+            # The copy was made for a newer record that is bad or stale. Where that one is gone,
+            # too, compaction took it for one beyond the committed offset: the item is a ghost.
             found = [key for key in found if key in partition.shadowed]
         if not found:
             return
@@ -252,17 +255,7 @@ class Restore:
         )
 
 
-def _check_offsets(
-    where: str, committed: int | None, log: Range, *, has_statistics: bool, has_assignments: bool
-) -> None:
-    if committed is None:
-        if has_statistics or has_assignments:
-            raise TopicError(
-                f"{where} has state in the derived topics but no committed offset (it expired, or "
-                f"kafka.group.id was changed): going on would process everything again; reset the "
-                f"group's offset to where it was, or begin anew with another topics.prefix"
-            )
-        return
+def _check_committed(where: str, committed: int, log: Range, *, has_statistics: bool) -> None:
     if not has_statistics:
         raise TopicError(
             f"{where} has the committed offset {committed}, but no head in the statistics topic: "
@@ -273,6 +266,16 @@ def _check_offsets(
         raise TopicError(
             f"{where} was processed up to offset {committed}, but its log holds {log.low} to "
             f"{log.high}: records were lost to retention, or the topic was made anew"
+        )
+
+
+def _check_uncommitted(where: str, partition: _Partition) -> None:
+    """No owner has committed anything; what an aborted transaction left in the logs is no state."""
+    if partition.rows or partition.has_head:
+        raise TopicError(
+            f"{where} has state in the derived topics but no committed offset (it expired, or "
+            f"kafka.group.id was changed): going on would process everything again; reset the "
+            f"group's offset to where it was, or begin anew with another topics.prefix"
         )
 
 
@@ -299,12 +302,12 @@ def _fold_vector(vectors: dict[bytes, tuple[bytes, Record]], record: Record) -> 
         vectors[record.key] = (record.value, record)
 
 
-def _fold_published(published: set[str], record: Record) -> None:
+def _fold_statistics(partition: _Partition, record: Record) -> None:
     assert record.key is not None
     _, _, cluster_id = record.key.decode().partition("/")
     if not cluster_id:
-        return  # the head
-    if record.value is None:
-        published.discard(cluster_id)
+        partition.has_head = True
+    elif record.value is None:
+        partition.published.discard(cluster_id)
     else:
-        published.add(cluster_id)
+        partition.published.add(cluster_id)

@@ -196,13 +196,9 @@ class MemoryBroker:
 
     def release_markers(self, topic: str | None = None, partition: int | None = None) -> None:
         """Markers held in one partition, or in all of a topic, or everywhere, arrive."""
-        self._coordinator.release(
-            {
-                place
-                for place in self._coordinator.held
-                if topic in (None, place[0]) and partition in (None, place[1])
-            }
-        )
+        held = self._coordinator.held
+        chosen = {p for p in held if topic in (None, p[0]) and partition in (None, p[1])}
+        self._coordinator.release(chosen)
 
     # What streams, readers and producers ask
 

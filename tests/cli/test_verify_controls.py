@@ -107,7 +107,7 @@ def event_of_an_older_model(history):
 
 def event_lost(history):
     partition = 1
-    log = history.broker._log(history.topics.changes, partition)
+    log = history.broker._topics.log(history.topics.changes, partition)
     log.records = [r for r in log.records if r.key != b"item-9"]
 
 
@@ -152,7 +152,7 @@ def head_counts_wrong(history):
 
 
 def dead_letter_missing(history):
-    log = history.broker._log(history.topics.dead_letters, 0)
+    log = history.broker._topics.log(history.topics.dead_letters, 0)
     log.records = []
 
 

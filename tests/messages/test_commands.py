@@ -45,7 +45,8 @@ def test_a_command_fits_the_schema_and_comes_back(command):
         None, b"", b"{", b"[]", b"null", b"{}", b'{"type":"explode"}', b'{"type":["recluster"]}',
         b'{"type":"recluster","forced":true}', b'{"type":"recluster","force":1}',
         b'{"type":"recluster","epoch":1}', b'{"type":"recluster","reason":7}',
-        b'{"type":"rollback"}', b'{"type":"rollback","epoch":"5"}', b'{"type":"rollback","epoch":0}',
+        b'{"type":"rollback"}', b'{"type":"rollback","epoch":"5"}',
+        b'{"type":"rollback","epoch":0}',
         b'{"type":"rollback","epoch":true}', b'{"type":"split"}', b'{"type":"split","cluster":""}',
         b'{"type":"merge","clusters":["c1"]}', b'{"type":"merge","clusters":["c1","c1"]}',
         b'{"type":"merge","clusters":"c1"}', b'{"type":"label","cluster":"c1"}',
@@ -79,4 +80,4 @@ def test_nothing_else_is_raised(key, value):
     try:
         decode_command(Record(0, 0, key, value))
     except RecordError as error:
-        assert error.reason is Reason.DECODE  # noqa: PT017
+        assert error.reason is Reason.DECODE

@@ -139,7 +139,7 @@ def test_control_an_example_with_a_field_missing_or_wrong_is_refused(name, examp
 )  # fmt: skip
 def test_decoder_and_schema_refuse_the_same(fields):
     embedding = EmbeddingPolicy(dimensions=1, content_type=JSON)
-    batch = decode([Record(0, 0, b"item", json_bytes(fields))], embedding, LimitPolicy())
+    batch = decode([Record(0, 0, b"item", json.dumps(fields).encode())], embedding, LimitPolicy())
 
     assert batch.errors[0].reason in (Reason.DECODE, Reason.DIMENSION)
     with pytest.raises(jsonschema.ValidationError):

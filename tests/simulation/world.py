@@ -73,6 +73,8 @@ class World:
         self.reclusterer = None
         self.n_commands = 0
         self.sequences = {}
+        self.ends = []
+        """What processes ended by."""
 
     # --- processes ------------------------------------------------------------------
 
@@ -121,7 +123,8 @@ class World:
             self.assigners[instance].step()
         except TransientError:
             pass
-        except (FatalError, Crash):
+        except (FatalError, Crash) as error:
+            self.ends.append(error)
             self.start_assigner(instance)
 
     def turn_reclusterer(self):
@@ -129,7 +132,8 @@ class World:
             self.reclusterer.step()
         except TransientError:
             pass
-        except (FatalError, Crash):
+        except (FatalError, Crash) as error:
+            self.ends.append(error)
             self.start_reclusterer()
 
     # --- users ----------------------------------------------------------------------
@@ -208,6 +212,7 @@ class World:
             self.assigners.pop(slot).close()
             for stream in self.streams.pop(slot):  # a static member says no goodbye
                 self.broker.expire_session(stream)
+            self.broker.expire_transaction(f"t.assigner.{slot}")
 
     def _compact(self):
         """The cleaner runs. Tombstones outlive a restore: `delete.retention.ms` is days."""
@@ -255,7 +260,7 @@ class World:
             quiet = quiet + 1 if self.broker.n_commits == before else 0
             if quiet > 20:
                 return
-        raise AssertionError("the world does not come to rest")
+        raise AssertionError(f"the world does not come to rest: {self.ends[-3:]}")
 
     # --- what was written -----------------------------------------------------------
 

@@ -357,7 +357,7 @@ def test_joined_polls_bring_a_backlog_in_one_go_and_wait_for_nothing(twin):
 @pytest.mark.kafka
 def test_a_transactional_loop_goes_on_after_every_restart_of_the_broker(own_broker: RunningBroker):
     """Guards the pin of confluent-kafka: 2.16 hangs in ``send_offsets_to_transaction`` for ever."""
-    n_restarts = 3
+    n_restarts = 2
     broker = KafkaBroker({"bootstrap.servers": own_broker.bootstrap_servers, **QUICK})
     broker.create_topics([TopicSettings("in", 2), TopicSettings("out", 2)])
     stop, n_commits, written, failures = threading.Event(), count(), [0], []

@@ -60,6 +60,15 @@ def test_a_commit_told_to_abort_shows_nothing_and_the_next_one_works(broker: Mem
     assert broker.ranges("out")[0] == Range(0, 6)  # what was aborted took offsets, and its marker
 
 
+def test_a_fault_may_be_given_by_its_plain_word(broker: MemoryBroker):
+    """As `numpy.random.Generator.choice` returns it."""
+    stream = joined(broker)
+    broker.faults = dict.fromkeys([0], "aborted")
+
+    with pytest.raises(AbortedError):
+        stream.commit([out(b"1")], {0: 1})
+
+
 def test_a_commit_without_an_end_stays_undecided_until_its_successor_comes(broker: MemoryBroker):
     stream = joined(broker)
     broker.faults[0] = Fault.UNDECIDED

@@ -97,7 +97,7 @@ class KafkaStream:
         )
         self._consumer = self._make_consumer()
         # a consumer that is collected in the middle of a rebalance keeps the process alive for ever
-        atexit.register(self.close)
+        atexit.register(self._leave)
 
     # What comes in
 
@@ -191,13 +191,16 @@ class KafkaStream:
         if self._closed:
             return
         self._closed = True
-        atexit.unregister(self.close)
-        self._consumer.close()
+        atexit.unregister(self._leave)
+        self._leave()
         self._known.clear()
         self._transactions.close()
         self._watch.tell()
 
     # Clients
+
+    def _leave(self) -> None:
+        self._consumer.close()
 
     def _make_consumer(self) -> Consumer:
         group_id, instance_id = self._member.group_id, self._member.instance_id
