@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,10 @@ from pipeline.streams.contract import Broker, GroupMember
 from pipeline.telemetry.health import Health, HealthServer
 from pipeline.telemetry.logs import configure, get_logger
 from pipeline.telemetry.metrics import Metrics
+
+YOUNG_OBJECTS = 200_000
+"""A micro-batch makes some ten thousand tuples that die with it. At Python's threshold of 700 the
+collector looks through them again and again: 7.1 against 4.0 µs of Python a record."""
 
 COMPACT = "compact"
 """The cleanup policy of an input that stores the vectors."""
@@ -122,6 +127,8 @@ def run_reclusterer(
 @contextmanager
 def _telling(service: str, config: Config, kernels: Kernels) -> Iterator[tuple[Metrics, Health]]:
     """Logs, metrics and probes, from before the broker is asked for anything to the very end."""
+    gc.freeze()  # what was imported stays
+    gc.set_threshold(YOUNG_OBJECTS, 50, 100)
     policy = config.telemetry
     metrics = Metrics(
         service,

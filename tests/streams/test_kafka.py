@@ -125,12 +125,30 @@ def test_a_broker_that_is_away_is_waited_for_only_so_long():
         NOWHERE, on_error=lambda code, message: said.append(code), reach_limit_s=0.3
     )
 
-    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1"):
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1.*Connection refused"):
         broker.wait(0.3)
     with pytest.raises(UnreachableError, match="starting transactions as g.a"):
         broker.stream(GroupMember("in", "g", "g.a"))
 
     assert "_TRANSPORT" in said
+
+
+@pytest.mark.kafka
+def test_a_broker_that_does_not_let_us_in_is_not_waited_for(kafka_cluster):
+    broker = KafkaBroker(
+        {
+            "bootstrap.servers": kafka_cluster.bootstrap_servers,
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": "somebody",
+            "sasl.password": "a-secret",
+        }
+    )
+
+    with pytest.raises(FatalError, match=r"does not let us in.*kafka\.sasl") as raised:
+        broker.wait(30)
+
+    assert "a-secret" not in str(raised.value)
 
 
 # Transactions

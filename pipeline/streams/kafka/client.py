@@ -209,6 +209,7 @@ class Watch:
 
     def __init__(self, on_error: OnError) -> None:
         self.locked_out: KafkaError | None = None
+        self.heard = ""
         self._on_error = on_error
         self._news: deque[tuple[str, str]] = deque(maxlen=100)
         self._told_at: dict[str, float] = {}
@@ -217,6 +218,12 @@ class Watch:
         """The client's ``error_cb``: it never raises."""
         if error.code() in _LOCKED_OUT:
             self.locked_out = error
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self.heard = f"; last heard: {error.str()}"
+        self.remember(error)
+
+    def remember(self, error: KafkaError) -> None:
+        """To be told: an error that a call ended with, and that was survived."""
         self._news.append((error.name(), error.str()))
 
     def tell(self) -> None:
@@ -275,12 +282,12 @@ class Patience:
 
     def spend(self, error: KafkaError) -> None:
         """Return if the same call may be tried once more; else `UnreachableError`."""
-        self._watch.note(error)
+        self._watch.remember(error)
         self._watch.tell()
         if self.left_s <= 0.0:
             raise UnreachableError(
-                f"no answer within {self._limit_s:.0f} s while {self._doing}: "
-                f"{error.name()}: {error.str()}"
+                f"no answer within {self._limit_s:g} s while {self._doing}: "
+                f"{error.name()}: {error.str()}{self._watch.heard}"
             )
 
 

@@ -149,7 +149,7 @@ class KafkaReader:
         elif error.fatal() or error.code() in NEVER_BETTER:
             raise failure(error, f"reading {self._topic}")
         else:
-            self._watch.note(error)
+            self._watch.remember(error)
 
     def _skip_what_retention_took(self, partition: int) -> None:
         position, present = self._positions[partition], self._ranges()[partition]
@@ -169,7 +169,7 @@ class KafkaReader:
             try:
                 _, stable_end = self._consumer.get_watermark_offsets(place, timeout=1.0)
             except KafkaException as problem:
-                self._watch.note(problem.args[0])
+                self._watch.remember(problem.args[0])
                 return
             if stable_end > position:
                 self.n_recreated += 1

@@ -325,7 +325,7 @@ class KafkaStream:
         elif error.fatal() or error.code() in NEVER_BETTER:
             raise failure(error, f"reading {self._member.topic}")
         else:
-            self._watch.note(error)
+            self._watch.remember(error)
 
     def _pass_barrier(self) -> dict[int, int | None]:
         """Committed offsets of new partitions that no transaction is pending on."""
@@ -337,7 +337,7 @@ class KafkaStream:
             error: KafkaError = problem.args[0]
             if error.fatal() or error.code() in NEVER_BETTER:
                 raise failure(error, "reading committed offsets") from problem
-            self._watch.note(error)
+            self._watch.remember(error)
             return {}
         known = {p.partition: p.offset if p.offset >= 0 else None for p in found if not p.error}
         self._new -= known.keys()
@@ -408,7 +408,7 @@ class KafkaStream:
         try:
             return int(self._consumer.get_watermark_offsets(place, timeout=1.0)[1])
         except KafkaException as problem:
-            self._watch.note(problem.args[0])
+            self._watch.remember(problem.args[0])
             return None
 
     def _look_for_stall(self) -> None:
@@ -423,7 +423,7 @@ class KafkaStream:
         else:
             return
         self.n_recreated += 1
-        self._watch.note(KafkaError(KafkaError._STATE, "the consumer stalled and is made anew"))
+        self._watch.remember(KafkaError(KafkaError._STATE, "the consumer stalled and is made anew"))
         self._consumer.close()  # calls back: what was owned is revoked
         self._lost |= self._known
         for partition in self._known | self._new:
