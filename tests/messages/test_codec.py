@@ -84,6 +84,7 @@ SCALARS = st.text(max_size=9) | st.integers(-(2**53), 2**53) | st.booleans() | s
 # --- numbers and times ------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.floats(-3e38, 3e38))
 def test_a_number_is_float32_rounded_to_seven_digits(number):
     assert wire_number(number) == float(f"{float(np.float32(number)):.7g}")
@@ -113,6 +114,7 @@ def test_a_time_is_iso_8601_with_milliseconds():
     assert timestamp(None) is None
 
 
+@settings(deadline=None)
 @given(st.integers(-62_135_596_800_000, 253_402_300_799_999))
 def test_a_time_comes_back(ms):
     told = timestamp(ms)
@@ -261,6 +263,7 @@ def test_an_assignment_is_written_as_documented():
     )
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         AssignmentRow, CLUSTERS, DISTANCES, st.integers(0, 2**64 - 1),
@@ -286,6 +289,7 @@ def test_readers_pass_over_fields_they_do_not_know():
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 2**63), st.lists(INT64, min_size=4, max_size=4),
     st.lists(st.floats(allow_nan=False), min_size=2, max_size=2), st.lists(INT64, max_size=40),
@@ -312,6 +316,7 @@ def test_statistics_are_laid_out_as_documented():
     validate("cluster-stats", statistics_key(3, "c40"), value)
 
 
+@settings(deadline=None)
 @given(
     st.tuples(st.integers(1, 99), COUNTS) | st.just((None, None)),
     st.lists(COUNTS, min_size=5, max_size=5),
@@ -326,6 +331,7 @@ def test_a_head_fits_the_schema_and_comes_back(version, counts):
 # --- vectors ----------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40),
     st.integers(0, 2**64 - 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import Reason, RecordError
@@ -31,6 +31,7 @@ COMMANDS = st.one_of(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(COMMANDS)
 def test_a_command_fits_the_schema_and_comes_back(command):
     key, value = encode_command(command)
@@ -68,6 +69,7 @@ def test_a_command_has_an_id(key):
         decode_command(Record(0, 0, key, b'{"type":"recluster"}'))
 
 
+@settings(deadline=None)
 @given(
     st.none() | st.binary(max_size=9),
     st.binary(max_size=30)

@@ -49,8 +49,19 @@ class Inline(Executor):
 class World:
     """Broker, topics, a group of assigners and a reclusterer; ``rng`` decides what happens."""
 
-    def __init__(self, seed, *, compacted=True, n_partitions=3, n_clusters=4, assigner=Assigner,
-                 metric="euclidean", metadata=(), min_gain=0.0, compacts_unread=False):
+    def __init__(
+        self,
+        seed,
+        *,
+        compacted=True,
+        n_partitions=3,
+        n_clusters=4,
+        assigner=Assigner,
+        metric="euclidean",
+        metadata=(),
+        min_gain=0.0,
+        compacts_unread=False,
+    ):
         self.rng = np.random.default_rng(seed)
         self.broker = MemoryBroker(batch_sizes=lambda: int(self.rng.integers(1, 12)))
         self.topics = TopicPolicy(input="in", prefix="t.", partitions=n_partitions)
@@ -81,8 +92,9 @@ class World:
     def start_assigner(self, instance):
         """A process in this slot; one that was there before is fenced."""
         engine = ClusterEngine(
-            EngineSettings(self.topics, self.embedding, self.limits, self.events,
-                           self.is_compacted),
+            EngineSettings(
+                self.topics, self.embedding, self.limits, self.events, self.is_compacted
+            ),
             KERNELS,
         )
         member = GroupMember(self.topics.input, "t.assigner", f"t.assigner.{instance}", instance)
@@ -92,29 +104,48 @@ class World:
         stream = self.broker.stream(member)
         self.streams.setdefault(instance, []).append(stream)
         self.assigners[instance] = self.assigner(
-            self.broker, stream, engine,
-            BatchPolicy(max_records=50), CentroidPolicy(min_interval_s=2.0, min_updates=5),
-            lambda: self.now_s, reports,
+            self.broker,
+            stream,
+            engine,
+            BatchPolicy(max_records=50),
+            CentroidPolicy(min_interval_s=2.0, min_updates=5),
+            lambda: self.now_s,
+            reports,
         )
 
     def start_reclusterer(self):
         """The reclusterer; one that was there before is fenced."""
         settings = ReclustererSettings(
-            self.topics, self.embedding, self.limits, self.events,
-            ReclusterPolicy(bootstrap_items=10, bootstrap_max_wait_s=5, min_interval_s=1,
-                            max_updates=10**9, max_age_s=1e9, min_gain=self.min_gain,
-                            keep_epochs=2),
-            self.n_clusters, 0, "t.assigner", "compact" if self.is_compacted else "delete",
+            self.topics,
+            self.embedding,
+            self.limits,
+            self.events,
+            ReclusterPolicy(
+                bootstrap_items=10,
+                bootstrap_max_wait_s=5,
+                min_interval_s=1,
+                max_updates=10**9,
+                max_age_s=1e9,
+                min_gain=self.min_gain,
+                keep_epochs=2,
+            ),
+            self.n_clusters,
+            0,
+            "t.assigner",
+            "compact" if self.is_compacted else "delete",
         )
-        member = GroupMember(
-            self.topics.commands, "t.reclusterer", "t.reclusterer", "reclusterer"
-        )
+        member = GroupMember(self.topics.commands, "t.reclusterer", "t.reclusterer", "reclusterer")
         reports = ReclustererReports(
             get_logger(), Metrics("reclusterer"), Health("reclusterer", poll_timeout_s=1)
         )
         self.reclusterer = Reclusterer(
-            self.broker, self.broker.stream(member), settings, KERNELS, Inline(),
-            lambda: self.now_s, reports,
+            self.broker,
+            self.broker.stream(member),
+            settings,
+            KERNELS,
+            Inline(),
+            lambda: self.now_s,
+            reports,
         )
 
     def turn(self, instance):
@@ -165,8 +196,9 @@ class World:
                 value = encode_vector(vector, sequence)
                 headers = (("eddy-metadata", json.dumps({"kind": str(kind)}).encode()),)
             self.now_s += 0.01
-            self.broker.append(self.topics.input, partition, key, value, headers,
-                               int(self.now_s * 1000))
+            self.broker.append(
+                self.topics.input, partition, key, value, headers, int(self.now_s * 1000)
+            )
 
     def command(self, **fields):
         self.n_commands += 1

@@ -1,0 +1,201 @@
+"""A world in which processes sleep inside their commits, and markers are late.
+
+Both are what the two barriers of a restore are for: a commit that ends after its partitions were
+given away, and one that is decided in one topic before it is in another.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pipeline.errors import TransientError
+from pipeline.streams.memory import Stage
+from tests.simulation.world import World
+
+N_ITEMS = 25
+A_BATCH = 1000
+"""More records than any transaction has: all of them leave the producer after the offsets."""
+
+
+class SleepyWorld(World):
+    """What `World` does, and the two faults that only a restore can suffer from."""
+
+    def __init__(self, seed, **settings):
+        super().__init__(seed, **settings)
+        self.slept = Counter()
+        """How often, by the stage of the commit."""
+
+    def _something(self):
+        fate = self.rng.random()
+        if fate < 0.08:
+            self.sleep_in_commit(
+                str(self.rng.choice(sorted(self.assigners))),
+                Stage(self.rng.choice([Stage.WRITTEN, Stage.OFFSETS_SENT, Stage.ENDED])),
+                n_queued=int(self.rng.choice([0, 1, 3, A_BATCH])),
+            )
+        elif fate < 0.16:
+            self.delay_markers(str(self.rng.choice(sorted(self.assigners))))
+        else:
+            super()._something()
+
+    # --- one that sleeps ------------------------------------------------------------
+
+    def sleep_in_commit(self, instance, stage, *, n_queued=0, n_turns=8):
+        """A turn in which the next commit lasts longer than the session: others take over."""
+        self.write(int(self.rng.integers(1, 8)))
+        sleeper = self.assigners[instance].stream
+
+        def between(reached, stream):
+            if reached is stage and stream is sleeper:
+                self.broker.between = None  # the others' commits are quick
+                self.slept[stage] += 1
+                self.broker.expire_session(sleeper)
+                self.turn_others(instance, n_turns)
+
+        self.broker.between, self.broker.n_queued = between, n_queued
+        self.turn(instance)
+        self.broker.between, self.broker.n_queued = None, 0
+
+    def turn_others(self, instance, n_turns):
+        """The others' turns; the clock goes on."""
+        others = [other for other in sorted(self.assigners) if other != instance]
+        for _ in range(n_turns):
+            for other in others:
+                self.now_s += 0.1
+                self.turn(other)
+
+    # --- markers that are late ------------------------------------------------------
+
+    def delay_markers(self, instance, *, n_turns=12):
+        """One commits and dies; the offsets show it before the changelogs do."""
+        self.write(int(self.rng.integers(1, 8)))
+        changelogs = (self.topics.assignments, self.topics.vectors, self.topics.statistics)
+        for topic in changelogs:
+            for partition in range(self.topics.partitions):
+                self.broker.hold_markers(topic, partition)
+        self.turn(instance)
+        self.broker.crash(self.assigners[instance].stream)
+        self.broker.expire_session(self.assigners[instance].stream)
+        self.turn_others(instance, n_turns)
+        for topic in changelogs:
+            self.broker.release_markers(topic)
+        self.turn_others(instance, 1)
+        self.start_assigner(instance)
+
+    # --- the end --------------------------------------------------------------------
+
+    def touch_every_item(self):
+        """One more record for each: wrong memory shows in what happens to an item next."""
+        for n in range(N_ITEMS):
+            self.write_item(f"item-{n}")
+
+
+class EarlyReader:
+    """What was read before, as if it were read now."""
+
+    def __init__(self, records, rest):
+        self._records, self._rest = records, rest
+
+    def read(self, max_records, *, timeout_s):
+        if self._records:
+            records, self._records = self._records, []
+            return records
+        return self._rest.read(max_records, timeout_s=timeout_s) if self._rest else []
+
+    @property
+    def at_end(self):
+        return not self._records and (self._rest is None or self._rest.at_end)
+
+    def close(self):
+        if self._rest:
+            self._rest.close()
+
+
+class ReadsChangelogsFirst:
+    """Control, broker and stream of one process: barrier 2 before barrier 1.
+
+    A partition's changelogs are read, to the end that they have, as soon as the partition is ours;
+    its committed offset is asked for after that.
+    """
+
+    def __init__(self, broker, stream, topics):
+        self._broker, self._stream = broker, stream
+        self._changelogs = (topics.assignments, topics.vectors, topics.statistics)
+        self._read = {}
+
+    def __getattr__(self, name):
+        return getattr(self._stream if hasattr(self._stream, name) else self._broker, name)
+
+    def poll(self, max_records, *, timeout_s):
+        polled = self._stream.poll(max_records, timeout_s=timeout_s)
+        for partition in polled.revoked | polled.lost:
+            for topic in self._changelogs:
+                self._read.pop((topic, partition), None)
+        for partition in self._stream.member.owned - self._stream.member.told:
+            if (self._changelogs[0], partition) not in self._read:
+                self._read_now(partition)
+        return polled
+
+    def _read_now(self, partition):
+        """All changelogs of a partition, unless something of them is undecided."""
+        found = {}
+        for topic in self._changelogs:
+            reader = self._broker.reader(topic, {partition: 0})
+            records = []
+            while batch := reader.read(1000, timeout_s=0.0):
+                records += batch
+            if not reader.at_end:
+                return  # it waits for the end that it saw, as it should
+            found[topic, partition] = records
+        self._read |= found
+
+    def reader(self, topic, starts=None):
+        early, late = [], starts
+        if topic in self._changelogs:
+            early = [r for p in starts for r in self._read.get((topic, p), ())]
+            late = {p: at for p, at in starts.items() if (topic, p) not in self._read}
+            if topic == self._changelogs[-1]:
+                for p in starts:  # the last one that a restore reads
+                    for known in self._changelogs:
+                        self._read.pop((known, p), None)
+            if not late:
+                return EarlyReader(early, None)
+        return EarlyReader(early, self._broker.reader(topic, late))
+
+
+class StopsAtTheFirstEnd:
+    """Control, a broker: a reader of changelogs that takes "nothing more now" for the end."""
+
+    def __init__(self, broker, topics):
+        self._broker = broker
+        self._changelogs = (topics.assignments, topics.vectors, topics.statistics)
+
+    def __getattr__(self, name):
+        return getattr(self._broker, name)
+
+    def reader(self, topic, starts=None):
+        reader = self._broker.reader(topic, starts)
+        return Hasty(reader) if topic in self._changelogs else reader
+
+
+class Hasty:
+    def __init__(self, reader):
+        self._reader = reader
+        self.at_end = reader.at_end
+
+    def read(self, max_records, *, timeout_s):
+        records = self._reader.read(max_records, timeout_s=timeout_s)
+        self.at_end = not records
+        return records
+
+    def close(self):
+        self._reader.close()
+
+
+def is_pending(broker, group):
+    """Whether somebody's transaction is open."""
+    try:
+        broker.committed(group, "in")
+    except TransientError:
+        return True
+    return False
