@@ -6,12 +6,14 @@ Reads committed records only, and shares no code with the product but the names 
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections import defaultdict
 
 import numpy as np
 
 from tests import naive
+from tests.schemas import validate_record
 
 
 def vector_of(record, n_dims):
@@ -25,7 +27,15 @@ def vector_of(record, n_dims):
     return vector, struct.unpack_from("<Q", value, 12)[0]
 
 
-def applied(records, n_dims):
+def stored(vector, metric):
+    """The vector as it is compared: under cosine of unit length, made so in float64."""
+    if metric != "cosine":
+        return vector
+    norm = math.sqrt(naive.squared_distance(vector, np.zeros_like(vector)))
+    return np.array([float(x) / norm for x in vector.tolist()], np.float32)
+
+
+def applied(records, n_dims, metric="euclidean"):
     """Item -> its records that count, in order: (offset, vector or None)."""
     history, last = defaultdict(list), {}
     for record in records:
@@ -41,7 +51,7 @@ def applied(records, n_dims):
         if 0 < sequence <= last.get(key, 0):
             continue
         last[key] = sequence
-        history[key].append((record.offset, vector))
+        history[key].append((record.offset, stored(vector, metric)))
     return history
 
 
@@ -66,7 +76,8 @@ def assigned(world, p):
 
 def members(world, inputs, p):
     """Item -> (offset, vector) of the record that counts, for every item that lives."""
-    history = applied(inputs[p], world.embedding.dimensions)
+    metric = world.embedding.metric
+    history = applied(inputs[p], world.embedding.dimensions, metric)
     live = {key: steps[-1] for key, steps in history.items() if steps[-1][1] is not None}
     if not world.compacts_unread:
         return live
@@ -77,14 +88,14 @@ def members(world, inputs, p):
     for key, row in assigned(world, p).items():
         offset = row["source"]["offset"]
         (record,) = [r for r in inputs[p] if r.offset == offset]
-        found[key] = (offset, vector_of(record, world.embedding.dimensions)[0])
+        found[key] = (offset, stored(vector_of(record, world.embedding.dimensions)[0], metric))
     for record in {r.key: r for r in inputs[p]}.values():
         key = record.key.decode()
         good = record.value and vector_of(record, world.embedding.dimensions)
         if record.value is None:
             found.pop(key, None)
         elif good and good[1] == 0:
-            found[key] = (record.offset, good[0])
+            found[key] = (record.offset, stored(good[0], metric))
     return found
 
 
@@ -207,8 +218,22 @@ def check_lineage(world):
     assert len(commands) == world.n_commands, "a command was not answered"
 
 
+def check_schemas(world):
+    """Every record that was written is what its schema says."""
+    topics = world.topics
+    for name in (topics.changes, topics.assignments, topics.vectors, topics.statistics,
+                 topics.model, topics.lifecycle):  # fmt: skip
+        for records in world.committed(name):
+            for record in records:
+                validate_record(name.removeprefix(topics.prefix), record)
+    for records in world.committed(topics.dead_letters):
+        for record in records:
+            validate_record("dead-letters", record)
+
+
 def judge(world, inputs):
     """All of it."""
+    check_schemas(world)
     check_assignments(world, inputs)
     check_events(world, inputs)
     check_dead_letters(world, inputs)

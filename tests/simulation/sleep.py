@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pipeline.errors import TransientError
+import numpy as np
+
+from pipeline.messages.codec import encode_vector
 from pipeline.streams.memory import Stage
-from tests.simulation.world import World
+from tests.simulation.world import N_DIMS, World
 
 N_ITEMS = 25
 A_BATCH = 1000
@@ -43,7 +45,7 @@ class SleepyWorld(World):
     def sleep_in_commit(self, instance, stage, *, n_queued=0, n_turns=8):
         """A turn in which the next commit lasts longer than the session: others take over."""
         self.write(int(self.rng.integers(1, 8)))
-        sleeper = self.assigners[instance].stream
+        sleeper = self.streams[instance][-1]
 
         def between(reached, stream):
             if reached is stage and stream is sleeper:
@@ -74,8 +76,8 @@ class SleepyWorld(World):
             for partition in range(self.topics.partitions):
                 self.broker.hold_markers(topic, partition)
         self.turn(instance)
-        self.broker.crash(self.assigners[instance].stream)
-        self.broker.expire_session(self.assigners[instance].stream)
+        self.broker.crash(self.streams[instance][-1])
+        self.broker.expire_session(self.streams[instance][-1])
         self.turn_others(instance, n_turns)
         for topic in changelogs:
             self.broker.release_markers(topic)
@@ -87,7 +89,12 @@ class SleepyWorld(World):
     def touch_every_item(self):
         """One more record for each: wrong memory shows in what happens to an item next."""
         for n in range(N_ITEMS):
-            self.write_item(f"item-{n}")
+            vector = self.rng.integers(-3, 4, N_DIMS).astype(np.float32)
+            self.sequences.pop(f"item-{n}", None)
+            self.broker.append(
+                self.topics.input, n % self.topics.partitions, b"item-%d" % n,
+                encode_vector(vector), (), int(self.now_s * 1000),
+            )  # fmt: skip
 
 
 class EarlyReader:
@@ -128,10 +135,9 @@ class ReadsChangelogsFirst:
 
     def poll(self, max_records, *, timeout_s):
         polled = self._stream.poll(max_records, timeout_s=timeout_s)
-        for partition in polled.revoked | polled.lost:
-            for topic in self._changelogs:
-                self._read.pop((topic, partition), None)
-        for partition in self._stream.member.owned - self._stream.member.told:
+        owned, told = self._stream.member.owned, self._stream.member.told
+        self._read = {place: read for place, read in self._read.items() if place[1] in owned}
+        for partition in owned - told:
             if (self._changelogs[0], partition) not in self._read:
                 self._read_now(partition)
         return polled
@@ -150,17 +156,12 @@ class ReadsChangelogsFirst:
         self._read |= found
 
     def reader(self, topic, starts=None):
-        early, late = [], starts
-        if topic in self._changelogs:
-            early = [r for p in starts for r in self._read.get((topic, p), ())]
-            late = {p: at for p, at in starts.items() if (topic, p) not in self._read}
-            if topic == self._changelogs[-1]:
-                for p in starts:  # the last one that a restore reads
-                    for known in self._changelogs:
-                        self._read.pop((known, p), None)
-            if not late:
-                return EarlyReader(early, None)
-        return EarlyReader(early, self._broker.reader(topic, late))
+        if topic not in self._changelogs:
+            return self._broker.reader(topic, starts)
+        early = {p: self._read.pop((topic, p)) for p in starts if (topic, p) in self._read}
+        late = {p: at for p, at in starts.items() if p not in early}
+        rest = self._broker.reader(topic, late) if late else None
+        return EarlyReader([r for records in early.values() for r in records], rest)
 
 
 class StopsAtTheFirstEnd:
@@ -190,12 +191,3 @@ class Hasty:
 
     def close(self):
         self._reader.close()
-
-
-def is_pending(broker, group):
-    """Whether somebody's transaction is open."""
-    try:
-        broker.committed(group, "in")
-    except TransientError:
-        return True
-    return False

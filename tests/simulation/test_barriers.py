@@ -22,7 +22,6 @@ from tests.simulation.sleep import (
     StopsAtTheFirstEnd,
 )
 from tests.simulation.test_simulation import Inputs
-from tests.simulation.world import World
 
 pytestmark = pytest.mark.sim
 
@@ -78,21 +77,109 @@ def test_control_wrong_barriers_are_caught(wrong):
         except (AssertionError, KeyError, ValueError) as error:
             caught.append((seed, error))
 
+    print(f"caught at {[seed for seed, _ in caught]} of {list(SEEDS)}")
     assert len(caught) >= 2
 
 
-# --- the smallest history of each kind ------------------------------------------------------------
+# --- the smallest histories -----------------------------------------------------------------------
 
 
-def two_assigners(assigner=Assigner):
-    """A world at rest with a model, and the slot that owns the partition of item-0."""
-    world = World(3, assigner=assigner)
-    world.broker.batch_sizes = None
+class Noted(Assigner):
+    """Keeps what became of its transactions: the causes of their events, whether committed."""
+
+    def _transact(self, changes):
+        outgoing = list(changes.outgoing)
+        causes = [json.loads(o.value)["cause"] for o in outgoing if "changes" in o.topic]
+        is_committed = super()._transact(changes)
+        self.__dict__.setdefault("notes", []).append((causes, is_committed))
+        return is_committed
+
+
+def at_rest(assigner=Assigner):
+    """A world with a model and two assigners that have nothing to do."""
+    world = SleepyWorld(7, assigner=assigner)
     inputs = Inputs(world)
-    world.start_assigner("a0")
-    world.start_assigner("a1")
+    for instance in ("a0", "a1"):
+        world.start_assigner(instance)
     world.start_reclusterer()
     world.write(60)
     world.settle()
-    (owner,) = (i for i, a in world.assigners.items() if 0 in a.engine.partitions)
-    return world, inputs, owner
+    return world, inputs
+
+
+def judge_again(world, inputs):
+    """The verdict after every item was touched once more."""
+    world.settle()
+    world.touch_every_item()
+    world.settle()
+    judge(world, inputs.records)
+
+
+def test_an_heir_waits_for_the_commit_of_a_sleeper():
+    world, inputs = at_rest()
+
+    world.sleep_in_commit("a0", Stage.OFFSETS_SENT, n_queued=A_BATCH)
+
+    judge_again(world, inputs)
+
+
+def test_control_an_heir_that_read_the_changelogs_before_is_caught():
+    world, inputs = at_rest(changelogs_first)
+
+    world.sleep_in_commit("a0", Stage.OFFSETS_SENT, n_queued=A_BATCH)
+
+    with pytest.raises(AssertionError):
+        judge_again(world, inputs)
+
+
+def test_a_batch_of_a_sleeper_is_refused_once_its_partitions_are_somebody_elses():
+    world, inputs = at_rest(Noted)
+    sleeper = world.assigners["a0"]
+    sleeper.__dict__["notes"] = []
+
+    world.sleep_in_commit("a0", Stage.WRITTEN)
+
+    (causes, is_committed), *_ = sleeper.notes
+    assert "record" in causes
+    assert not any(committed for _, committed in sleeper.notes)
+    assert not is_committed
+    judge_again(world, inputs)
+
+
+def test_a_slice_of_a_sweep_is_refused_from_a_sleeper_like_a_batch():
+    world, inputs = at_rest(Noted)
+    world.touch_every_item()
+    world.settle()
+    world.command(force=True, cold=True)
+    while world.reclusterer.model.manifest.epoch == 1:
+        world.now_s += 0.1
+        world.turn_reclusterer()
+    world.write = lambda n=1: None  # the first that the sleeper does is to sweep
+    sleeper = world.assigners["a0"]
+    sleeper.__dict__["notes"] = []
+
+    world.sleep_in_commit("a0", Stage.WRITTEN)
+
+    assert ("model" in sleeper.notes[0][0], sleeper.notes[0][1]) == (True, False)
+    assert world.slept[Stage.WRITTEN] == 1
+    judge_again(world, inputs)
+
+
+def test_the_contract_refuses_what_would_let_a_sleeper_through():
+    world, _ = at_rest()
+    stream = world.streams["a0"][-1]
+
+    with pytest.raises(AssertionError, match="without offsets"):
+        stream.commit([Outgoing(world.topics.changes, 0, b"item-0", b"{}")], {})
+
+
+def test_what_is_no_longer_ours_is_refused_by_name():
+    world, _ = at_rest()
+    world.broker.expire_session(world.streams["a0"][-1])
+    (owned, *_) = world.assigners["a0"].engine.partitions
+
+    world.turn_others("a0", 4)
+
+    with pytest.raises(AbortedError) as refused:
+        world.streams["a0"][-1].commit([], {owned: 0})
+    assert refused.value.code == "UNKNOWN_MEMBER_ID"

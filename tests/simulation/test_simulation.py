@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
 from pipeline.services.assigner import Assigner
+from pipeline.streams.memory import Fault
 from tests.simulation.judge import judge
 from tests.simulation.world import World
 
@@ -46,6 +50,83 @@ def test_every_invariant_holds_after_any_history(seed, compacted):
     world, inputs = play(seed, compacted=compacted)
 
     judge(world, inputs)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", range(200, 210))
+def test_every_invariant_holds_under_cosine_and_with_metadata(seed):
+    world, inputs = play(seed, metric="cosine", metadata=("kind",))
+
+    judge(world, inputs)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", range(300, 305))
+def test_metadata_comes_back_after_restarts(seed):
+    world, inputs = play(seed, metadata=("kind",))
+    kinds = {}
+    for records in inputs:
+        for record in records:
+            for name, value in record.headers:
+                if name == "eddy-metadata":
+                    kinds[record.partition, record.offset] = json.loads(value)
+
+    for p, records in enumerate(world.committed(world.topics.changes)):
+        for event in (json.loads(record.value) for record in records):
+            if event["to"] is not None:
+                assert event["metadata"] == kinds[p, event["source"]["offset"]]
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", range(400, 410))
+def test_under_one_model_the_events_are_those_of_a_world_without_faults(seed):
+    def history(is_kind):
+        world = World(seed, n_clusters=4)
+        world.start_reclusterer()
+        world.write(30)
+        while world.reclusterer.model is None:
+            world.turn_reclusterer()
+        world.start_assigner("a0")
+        rng = world.rng
+        world.rng = np.random.default_rng(seed + 1)  # the same records in both worlds
+        world.write(120)
+        world.rng = rng
+        world.crash_rate = 0.0 if is_kind else 0.03
+        if not is_kind:
+            for at in range(0, 60, 5):
+                world.broker.faults[world.broker.n_commits + at] = str(rng.choice(list(Fault)))
+            for _ in range(60):
+                world.turn("a0")
+        world.settle()
+        return [
+            [(record.key, record.value) for record in records]
+            for topic in (world.topics.changes, world.topics.assignments)
+            for records in world.committed(topic)
+        ]
+
+    assert history(is_kind=False) == history(is_kind=True)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", range(3))
+def test_reclustering_identical_data_moves_nobody(seed):
+    world = World(seed, min_gain=0.005)
+    world.crash_rate = 0.0
+    world.start_assigner("a0")
+    world.start_reclusterer()
+    world.write(200)
+    world.settle()
+    world.command()
+    world.settle()  # the first fit saw the beginning only; this one may win
+    before = [len(records) for records in world.committed(world.topics.changes)]
+
+    world.command()
+    world.settle()
+
+    assert [len(records) for records in world.committed(world.topics.changes)] == before
+    (lineage,) = world.committed(world.topics.lifecycle)
+    last = json.loads(lineage[-1].value)
+    assert (last["type"], last["command"]) == ("rejected", "command-2")
 
 
 @pytest.mark.sim

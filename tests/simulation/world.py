@@ -63,7 +63,10 @@ class World:
         compacts_unread=False,
     ):
         self.rng = np.random.default_rng(seed)
-        self.broker = MemoryBroker(batch_sizes=lambda: int(self.rng.integers(1, 12)))
+        self.broker = MemoryBroker(
+            batch_sizes=lambda: int(self.rng.integers(1, 12)), between=self._maybe_crash
+        )
+        self.crash_rate = 0.01
         self.topics = TopicPolicy(input="in", prefix="t.", partitions=n_partitions)
         self.embedding = EmbeddingPolicy(dimensions=N_DIMS, metric=metric)
         self.limits = LimitPolicy()
@@ -207,6 +210,12 @@ class World:
 
     # --- fate -----------------------------------------------------------------------
 
+    def _maybe_crash(self, _stage, stream):
+        """A kill in the middle of a commit: nothing is cleaned up behind it."""
+        if self.rng.random() < self.crash_rate:
+            self.broker.crash(stream)
+            raise Crash
+
     def live(self, n_steps):
         """Random steps of everybody, with faults."""
         for _ in range(n_steps):
@@ -281,6 +290,7 @@ class World:
     def settle(self, n_rounds=400):
         """Everybody works without faults until there is nothing left to do."""
         self.broker.faults.clear()
+        self.crash_rate = 0.0
         self.broker.batch_sizes = None
         quiet = 0
         for _ in range(n_rounds):
