@@ -3,7 +3,8 @@
 Three kernels label a point. `_centre_points` subtracts the middle; `_nearest_by_bound` finds in
 float32 tiles which centroid has the least lower bound (`pipeline.kernels.bounds`), and the next
 least; `_decide`, a warp a point, compares canonically what the bounds leave open. A canonical
-sum is a warp: element i goes to thread i mod 32, and the fold is the tree of its halves.
+sum is a warp: thread t has the running sum t, and the fold is the tree of the halves. Fewer
+threads have several running sums each, which the simulator needs: it takes milliseconds a thread.
 
 Only the launch sizes know the simulator, and three operations: NVVM may contract a product and
 a sum into one rounding, so they are asked for by name.
@@ -28,8 +29,10 @@ from pipeline.kernels.bounds import bounded
 from pipeline.kernels.contract import Assignment, Labels, Points, Sums
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
-WARP = 32  # threads; also the number of running sums of a canonical distance
-SIDE = 4 if SIMULATED else 16  # a block of the tile kernel has SIDE x SIDE threads,
+LANES = 32  # running sums of a canonical distance
+THREADS = 1 if SIMULATED else 32  # that share them; divides LANES
+OWN_LANES = LANES // THREADS
+SIDE = 2 if SIMULATED else 16  # a block of the tile kernel has SIDE x SIDE threads,
 OWN = 4  # each with OWN x OWN scores,
 TILE = SIDE * OWN  # so it scores TILE points against TILE centroids,
 DEPTH = 16  # with so many dimensions at a time in shared memory
@@ -120,7 +123,7 @@ class CudaKernels:
         for part in self._parts(n_rows, 4 * n_dims + 16):
             for rows, labels, sign in ((old, old_labels, -1), (new, new_labels, 1)):
                 part_labels = np.ascontiguousarray(labels[part], np.int32)
-                _accumulate[len(part_labels), WARP](
+                _accumulate[len(part_labels), THREADS](
                     cuda.to_device(rows[part]), cuda.to_device(part_labels), sign, *scales, *totals
                 )
         for total, array in zip(totals, (sums.counts, sums.sums, sums.squares), strict=True):
@@ -140,13 +143,13 @@ def _assign_part(model: CudaModel, points: Points, second: bool, found: list[Any
     label = cuda.device_array(n_points, np.int32)
     next_least = cuda.device_array(n_points, np.float32)
     results = [cuda.device_array(n_points, array.dtype) for array in found]
-    _centre_points[n_points, WARP](
+    _centre_points[n_points, THREADS](
         x, model.middle, model.slope, model.tilt, z, lengths_squared, slopes
     )
     _nearest_by_bound[-(-n_points // TILE), SIDE * SIDE](
         z, model.centred, model.floors, model.reaches, slopes, label, next_least
     )
-    _decide[n_points, WARP](
+    _decide[n_points, THREADS](
         x,
         z,
         lengths_squared,
@@ -166,30 +169,42 @@ def _assign_part(model: CudaModel, points: Points, second: bool, found: list[Any
 
 
 @cuda.jit(device=True)
-def _folded(value, lanes):
-    """Canonical fold of one float64 of each thread of a warp; every thread gets the total."""
-    lane = cuda.threadIdx.x
-    lanes[lane] = value
-    cuda.syncthreads()
-    width = WARP // 2
-    while width > 0:
-        if lane < width:
-            lanes[lane] = _add(lanes[lane], lanes[lane + width])
+def _synchronise():
+    if THREADS > 1:
         cuda.syncthreads()
+
+
+@cuda.jit(device=True)
+def _folded(sums, lanes):
+    """Canonical fold of the running sums of all threads; every thread gets the total."""
+    thread = cuda.threadIdx.x
+    for own in range(OWN_LANES):
+        lanes[thread + own * THREADS] = sums[own]
+    _synchronise()
+    width = LANES // 2
+    while width > 0:
+        for lane in range(thread, width, THREADS):
+            lanes[lane] = _add(lanes[lane], lanes[lane + width])
+        _synchronise()
         width //= 2
     total = lanes[0]
-    cuda.syncthreads()  # the next fold writes where this one is still read
+    _synchronise()  # the next fold writes where this one is still read
     return total
 
 
 @cuda.jit(device=True)
 def _canonical(x, i, c, k, lanes):
-    """Canonical squared distance of row i of x and row k of c, by a warp."""
-    total = 0.0
-    for j in range(cuda.threadIdx.x, x.shape[1], WARP):
-        gap = float64(x[i, j]) - float64(c[k, j])
-        total = _add(total, _times(gap, gap))
-    return _folded(total, lanes)
+    """Canonical squared distance of row i of x and row k of c, by a warp; k = -1: to zero."""
+    sums = cuda.local.array(OWN_LANES, float64)
+    for own in range(OWN_LANES):
+        total = 0.0
+        for j in range(cuda.threadIdx.x + own * THREADS, x.shape[1], LANES):
+            gap = float64(x[i, j])
+            if k >= 0:
+                gap -= float64(c[k, j])
+            total = _add(total, _times(gap, gap))
+        sums[own] = total
+    return _folded(sums, lanes)
 
 
 @cuda.jit(device=True)
@@ -209,14 +224,17 @@ def _centre_points(
     slopes,  #           OUT  (n_points,)         float32: A |z|, rounded up
 ):
     """One warp centres one point."""
-    lanes = cuda.shared.array(WARP, float64)
+    lanes = cuda.shared.array(LANES, float64)
+    sums = cuda.local.array(OWN_LANES, float64)
     i = cuda.blockIdx.x
-    total = 0.0
-    for j in range(cuda.threadIdx.x, points.shape[1], WARP):
-        gap = float64(points[i, j]) - float64(middle[j])
-        z[i, j] = float32(gap)
-        total += gap * gap
-    total = _folded(total, lanes)
+    for own in range(OWN_LANES):
+        total = 0.0
+        for j in range(cuda.threadIdx.x + own * THREADS, points.shape[1], LANES):
+            gap = float64(points[i, j]) - float64(middle[j])
+            z[i, j] = float32(gap)
+            total += gap * gap
+        sums[own] = total
+    total = _folded(sums, lanes)
     if cuda.threadIdx.x == 0:
         lengths_squared[i] = total
         slopes[i] = float32((slope * total**0.5 * LENGTHEN + tilt) * LENGTHEN)
@@ -330,7 +348,8 @@ def _decide(
     second_distances,  #  OUT  (n_points,)           float64
 ):
     """One warp decides one point; all its threads go the same way."""
-    lanes = cuda.shared.array(WARP, float64)
+    lanes = cuda.shared.array(LANES, float64)
+    dots = cuda.local.array(OWN_LANES, float64)
     i = cuda.blockIdx.x
     n_dims = points.shape[1]
     n_clusters = centroids.shape[0]
@@ -351,10 +370,12 @@ def _decide(
             if k == proposal:
                 continue
             if is_bounded:
-                dot = 0.0
-                for j in range(cuda.threadIdx.x, n_dims, WARP):
-                    dot += float64(z[i, j]) * float64(centred[k, j])
-                score = float32(-2.0 * _folded(dot, lanes))
+                for own in range(OWN_LANES):
+                    dot = 0.0
+                    for j in range(cuda.threadIdx.x + own * THREADS, n_dims, LANES):
+                        dot += float64(z[i, j]) * float64(centred[k, j])
+                    dots[own] = dot
+                score = float32(-2.0 * _folded(dots, lanes))
                 bound = float64(floors[k] + score - slopes[i] * reaches[k])
                 if bound > limit:
                     rest = min(rest, bound)
@@ -395,16 +416,14 @@ def _accumulate(
     squares,  #  INOUT  (n_clusters, 2)       int64
 ):
     """One warp adds one row; integers may arrive in any order."""
-    lanes = cuda.shared.array(WARP, float64)
+    lanes = cuda.shared.array(LANES, float64)
     i = cuda.blockIdx.x
     label = labels[i]
     if label >= 0:
-        total = 0.0
-        for j in range(cuda.threadIdx.x, points.shape[1], WARP):
-            x = float64(points[i, j])
-            cuda.atomic.add(sums, (label, j), sign * np.int64(_rint(x * per_unit)))
-            total = _add(total, _times(x, x))
-        total = _folded(total, lanes)
+        for j in range(cuda.threadIdx.x, points.shape[1], THREADS):
+            component = np.int64(_rint(float64(points[i, j]) * per_unit))
+            cuda.atomic.add(sums, (label, j), sign * component)
+        total = _canonical(points, i, points, -1, lanes)
         if cuda.threadIdx.x == 0:
             square = np.int64(_rint(total * per_square_unit))
             cuda.atomic.add(counts, label, np.int64(sign))

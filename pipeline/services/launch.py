@@ -20,6 +20,7 @@ from pipeline.services.assigner import Assigner
 from pipeline.services.lifecycle import require_topics, serve
 from pipeline.services.reclusterer import Reclusterer, ReclustererSettings
 from pipeline.services.reports import AssignerReports, ReclustererReports
+from pipeline.services.sampling import SampleReader
 from pipeline.streams.contract import Broker, GroupMember
 from pipeline.telemetry.health import Health, HealthServer
 from pipeline.telemetry.logs import configure, get_logger
@@ -117,6 +118,14 @@ def run_reclusterer(
                 stream=broker.stream(GroupMember(config.topics.commands, group, group, group)),
                 settings=settings,
                 kernels=kernels,
+                sampling=SampleReader(
+                    broker,
+                    config.topics,
+                    config.embedding,
+                    config.limits,
+                    config.recluster.sample_items,
+                    time.time,
+                ),
                 executor=executor,
                 clock=time.time,
                 reports=reports,

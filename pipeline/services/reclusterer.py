@@ -9,7 +9,7 @@ is committed in the transaction of its outcome.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
@@ -18,19 +18,17 @@ from pipeline.clustering.schedule import ReclusterPolicy, ReclusterSchedule, Tri
 from pipeline.engine.epoch import Occasion, epoch_events, next_model, rejection
 from pipeline.errors import AbortedError, RecordError, TransientError
 from pipeline.kernels.contract import Kernels
-from pipeline.messages.codec import decode, decode_lifecycle, encode_lifecycle
+from pipeline.messages.codec import decode_lifecycle, encode_lifecycle
 from pipeline.messages.commands import Command, decode_command
 from pipeline.messages.events import Lifecycle, LifecycleType
 from pipeline.messages.model import Model, ModelFold, model_records
 from pipeline.messages.policy import EmbeddingPolicy, EventPolicy, LimitPolicy
 from pipeline.messages.records import Outgoing, Record
-from pipeline.messages.vectors import decode_vectors
 from pipeline.services.reports import ReclustererReports
-from pipeline.state.sample import Sample
-from pipeline.streams.contract import Broker, Reader, Stream
+from pipeline.services.sampling import SampleReader, to_end
+from pipeline.streams.contract import Broker, Stream
 from pipeline.streams.topics import TopicPolicy
 
-SLICE_RECORDS = 4000
 COMMANDS_AT_ONCE = 100
 IDLE_WAIT_S = 0.1
 GROUP_LAG_INTERVAL_S = 30.0
@@ -86,6 +84,7 @@ class Reclusterer:
     """Of the commands topic."""
     settings: ReclustererSettings
     kernels: Kernels
+    sampling: SampleReader
     executor: Executor
     """Runs the fits, one at a time; the loop goes on beside it."""
     clock: Callable[[], float]
@@ -99,20 +98,13 @@ class Reclusterer:
     _queue: deque[Record] = field(default_factory=deque)
     _answered: set[str] = field(default_factory=set)
     _models: ModelFold = field(default_factory=ModelFold)
-    _sample: Sample = field(init=False)
-    _input: Reader | None = None
-    _has_caught_up: bool = False
-    _first_record_at: float | None = None
     _schedule: ReclusterSchedule = field(init=False)
     _attempt: _Attempt | None = None
     _outcome: _Outcome | None = None
     _is_cancelled: bool = False
     _lag_told_at: float = float("-inf")
-    _goal: dict[int, int] | None = None
-    """Where the input ended when the command at hand came."""
 
     def __post_init__(self) -> None:
-        self._sample = self._new_sample()
         self._schedule = ReclusterSchedule(self.settings.policy, self.clock())
 
     @property
@@ -129,7 +121,7 @@ class Reclusterer:
             The same step may succeed later; nothing was lost.
         FatalError
         """
-        n_read = self._open_slice() if not self._is_open else self._read_input()
+        n_read = self._read() if self._is_open else self._open_slice()
         polled = self.stream.poll(
             COMMANDS_AT_ONCE, timeout_s=0.0 if n_read or self._outcome else IDLE_WAIT_S
         )
@@ -145,15 +137,16 @@ class Reclusterer:
         if self._is_open and self._owns_commands:
             self._advance()
         self._report_lag()
-        self.reports.turned(self._updates(), len(self._sample), self.model, is_open=self._is_open)
+        self.reports.turned(
+            self._updates(), len(self.sampling.sample), self.model, is_open=self._is_open
+        )
 
     def close(self) -> None:
         """Drop a running fit, publish nothing half, leave the group."""
         self._is_cancelled = True
         if self._attempt is not None:
             self._attempt.future.cancel()
-        if self._input is not None:
-            self._input.close()
+        self.sampling.close()
         self.stream.close()
 
     # --- reading ------------------------------------------------------------------
@@ -168,63 +161,26 @@ class Reclusterer:
             self._opening, self._is_open = None, True
             return 1
 
+    def _read(self) -> int:
+        """Follow the input; begin anew where deletes have left too few items."""
+        n_read = self.sampling.read()
+        if self.sampling.needs_more and self._attempt is None:
+            self._is_open, self._opening = False, self.sampling.widen()
+        return n_read
+
     def _open(self) -> Generator[int, None, None]:
         topics = self.settings.topics
-        for records in _to_end(self.broker.reader(topics.model)):
+        for records in to_end(self.broker.reader(topics.model)):
             self._models.fold(records)
             yield 1
         if self.model is not None:
             self._schedule.fitted(self.model.manifest.created_at_ms / 1000.0)
-        for records in _to_end(self.broker.reader(topics.lifecycle)):
+        for records in to_end(self.broker.reader(topics.lifecycle)):
             for record in records:
                 if record.value is not None:
                     self._note_answer(decode_lifecycle(record.value))
             yield 1
-        yield from self._fill_sample()
-
-    def _fill_sample(self) -> Generator[int, None, None]:
-        """First the vectors that the input cannot give back, then the input over them."""
-        self._has_caught_up = False
-        if self._input is not None:
-            self._input.close()
-        for records in _to_end(self.broker.reader(self.settings.topics.vectors)):
-            kept = [r for r in records if r.value is not None and r.key is not None]
-            if kept:
-                vectors, sequences = decode_vectors(
-                    [r.value for r in kept if r.value is not None],
-                    self.settings.embedding.dimensions,
-                )
-                keys = [r.key for r in kept if r.key is not None]
-                self._sample.apply(keys, range(len(keys)), vectors, sequences)
-            yield 1
-        self._input = self.broker.reader(self.settings.topics.input)
-
-    def _read_input(self) -> int:
-        assert self._input is not None
-        records = self._input.read(SLICE_RECORDS, timeout_s=0.0)
-        self._has_caught_up = self._has_caught_up or self._input.at_end
-        if records:
-            self._fold_input(records)
-        if self._sample.is_thin and self._has_caught_up and self._attempt is None:
-            self._sample = self._sample.wider()
-            self._is_open, self._opening = False, self._fill_sample()
-        return len(records)
-
-    def _fold_input(self, records: Sequence[Record]) -> None:
-        batch = decode(records, self.settings.embedding, self.settings.limits)
-        good = [i for i in range(len(records)) if i not in batch.errors]
-        keys = [records[i].key or b"" for i in good]
-        rows = batch.rows.tolist()
-        self._sample.apply(
-            keys, [rows[i] for i in good], batch.vectors, [batch.sequences[i] for i in good]
-        )
-        if self._first_record_at is None and any(rows[i] >= 0 for i in good):
-            self._first_record_at = self.clock()
-
-    def _new_sample(self) -> Sample:
-        return Sample(
-            self.settings.embedding.dimensions, max_items=self.settings.policy.sample_items
-        )
+        yield from self.sampling.begin()
 
     def _note_answer(self, event: Lifecycle) -> None:
         if event.command is not None:
@@ -254,9 +210,9 @@ class Reclusterer:
             trigger = self._schedule.due(now, self._updates())
         else:
             trigger = self._schedule.bootstrap_due(
-                now, n_items=len(self._sample), first_record_s=self._first_record_at
+                now, n_items=len(self.sampling.sample), first_record_s=self.sampling.first_record_at
             )
-        if trigger is not None and len(self._sample):
+        if trigger is not None and len(self.sampling.sample):
             self._begin(trigger, None)
 
     def _take_command(self, record: Record) -> None:
@@ -269,27 +225,18 @@ class Reclusterer:
         if command.id in self._answered:  # an offset may expire, an answer does not
             self._skip_command(record)
             return
-        if self._goal is None:
+        if not self.sampling.is_waited_for:
             self.reports.command_received(command)
         if command.type != "recluster":
             problem = f"{command.type} is not carried out by this version"
-        elif not len(self._sample):
+        elif not len(self.sampling.sample):
             problem = "there are no items to cluster yet"
-        elif not self._has_read_up_to_command():
+        elif not self.sampling.has_read_up_to_now():
             return  # the sample is older than the command: it waits for what was written before
         else:
             self._begin(Trigger.COMMAND, command)
             return
         self._reject(command, problem)
-
-    def _has_read_up_to_command(self) -> bool:
-        """Whether the sample holds what the input held when the command was first looked at."""
-        assert self._input is not None
-        if self._goal is None:
-            ranges = self.broker.ranges(self.settings.topics.input)
-            self._goal = {partition: log.high for partition, log in ranges.items()}
-        positions = self._input.positions
-        return all(positions.get(partition, 0) >= high for partition, high in self._goal.items())
 
     def _skip_command(self, record: Record) -> None:
         """Go past a command that needs no answer."""
@@ -303,8 +250,7 @@ class Reclusterer:
 
     def _begin(self, reason: Trigger, command: Command | None) -> None:
         """Start a fit beside the loop."""
-        assert self._input is not None
-        _, points = self._sample.snapshot()
+        _, points = self.sampling.sample.snapshot()
         incumbent = self.model
         settings = FitSettings(
             n_clusters=self.settings.n_clusters,
@@ -323,9 +269,9 @@ class Reclusterer:
             is_cold=command is not None and command.cold,
             is_cancelled=lambda: self._is_cancelled,
         )
-        self._goal = None
+        self.sampling.give_up()
         self._attempt = _Attempt(
-            reason, command, incumbent, dict(self._input.positions), len(points), future
+            reason, command, incumbent, dict(self.sampling.positions), len(points), future
         )
         self.reports.recluster_started(reason, n_items=len(points))
 
@@ -436,22 +382,8 @@ class Reclusterer:
 
     def _updates(self) -> int:
         """Records of the input since the newest model was fitted."""
-        if self._input is None:
-            return 0
-        positions = self._input.positions
+        positions = self.sampling.positions
         if self.model is None:
             return sum(positions.values())
         fitted_on = self.model.manifest.fitted_offsets
         return sum(max(0, positions.get(p, 0) - offset) for p, offset in enumerate(fitted_on))
-
-
-def _to_end(reader: Reader) -> Generator[Sequence[Record], None, None]:
-    """Slices of a topic up to the end that it has now."""
-    try:
-        while not reader.at_end:
-            try:
-                yield reader.read(SLICE_RECORDS, timeout_s=IDLE_WAIT_S)
-            except TransientError:
-                yield ()  # the broker is away; the reader goes on where it stopped
-    finally:
-        reader.close()

@@ -22,6 +22,7 @@ from pipeline.messages.policy import EmbeddingPolicy, EventPolicy, LimitPolicy
 from pipeline.services.assigner import Assigner
 from pipeline.services.reclusterer import Reclusterer, ReclustererSettings
 from pipeline.services.reports import AssignerReports, ReclustererReports
+from pipeline.services.sampling import SampleReader
 from pipeline.streams.contract import GroupMember
 from pipeline.streams.memory import Fault, MemoryBroker
 from pipeline.streams.topics import TopicPolicy, expected_topics, keeps_vectors
@@ -142,13 +143,16 @@ class World:
             get_logger(), Metrics("reclusterer"), Health("reclusterer", poll_timeout_s=1)
         )
         self.reclusterer = Reclusterer(
-            self.broker,
-            self.broker.stream(member),
-            settings,
-            KERNELS,
-            Inline(),
-            lambda: self.now_s,
-            reports,
+            broker=self.broker,
+            stream=self.broker.stream(member),
+            settings=settings,
+            kernels=KERNELS,
+            sampling=SampleReader(
+                self.broker, self.topics, self.embedding, self.limits, 1000, lambda: self.now_s
+            ),
+            executor=Inline(),
+            clock=lambda: self.now_s,
+            reports=reports,
         )
 
     def turn(self, instance):
