@@ -119,7 +119,7 @@ class CudaKernels:
         if not n_rows:
             return
         totals = [cuda.to_device(a) for a in (sums.counts, sums.sums, sums.squares)]
-        scales = float64(1.0 / sums.unit), float64(1.0 / sums.square_unit)
+        scales = 1.0 / sums.unit, 1.0 / sums.square_unit
         for part in self._parts(n_rows, 4 * n_dims + 16):
             for rows, labels, sign in ((old, old_labels, -1), (new, new_labels, 1)):
                 part_labels = np.ascontiguousarray(labels[part], np.int32)

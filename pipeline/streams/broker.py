@@ -9,7 +9,6 @@ in its folder: started there again, it goes on where it was.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import os
@@ -21,17 +20,23 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 from pipeline.errors import FatalError
 from pipeline.streams import guard
-from pipeline.streams.jars import KAFKA_VERSION, Runtime, Say, find_runtime, last_words, optional
+from pipeline.streams.container import ContainerHost, docker_answers
+from pipeline.streams.jars import (
+    KAFKA_VERSION,
+    Runtime,
+    Say,
+    cluster_id,
+    find_runtime,
+    last_words,
+)
 
-_IMAGE: Final = f"apache/kafka:{KAFKA_VERSION}"
 _START_LIMIT_S: Final = 90.0
 _STOP_LIMIT_S: Final = 30.0
 _PORT_LIMIT_S: Final = 3.0
@@ -303,7 +308,7 @@ class _JavaHost:
         with log.open("ab") as out:
             if not (directory / "data" / "meta.properties").exists():
                 tool = ["kafka.tools.StorageTool", "format", "--standalone"]
-                command = [*base, *tool, "-t", _cluster_id(), "-c", properties]
+                command = [*base, *tool, "-t", cluster_id(), "-c", properties]
                 format_ = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
                 if format_.returncode:
                     return  # the log says why, and nothing runs
@@ -344,86 +349,15 @@ class _JavaHost:
             self._guard.wait()
 
 
-class _ContainerHost:
-    """A container of Kafka's own image; testcontainers' reaper ends it with this process."""
-
-    listen_address = "0.0.0.0"  # of the container: only loopback of the machine leads there
-
-    def __init__(self, heap: str) -> None:
-        self._heap = heap
-        self._container: Any = None
-
-    @property
-    def pid(self) -> int:
-        wrapped = self._container.get_wrapped_container()
-        wrapped.reload()
-        return int(wrapped.attrs["State"]["Pid"])
-
-    def start(self, directory: Path, log: Path, port: int) -> None:
-        self.kill()
-        folder = str(directory)
-        tools, properties = "/opt/kafka/bin", f"{folder}/server.properties"
-        script = (
-            f"exec >>{log} 2>&1; {tools}/kafka-storage.sh format --standalone --ignore-formatted "
-            f"-t {_cluster_id()} -c {properties} && "
-            f"exec {tools}/kafka-server-start.sh {properties}"
-        )
-        containers: Any = optional("testcontainers.core.container")
-        user = f"{os.getuid()}:{os.getgid()}"
-        self._container = (
-            containers.DockerContainer(_IMAGE, user=user, entrypoint="/bin/bash")
-            .with_command(["-c", script])
-            .with_env("KAFKA_HEAP_OPTS", f"-Xmx{self._heap}")
-            .with_env("LOG_DIR", f"{folder}/logs")
-            .with_volume_mapping(folder, folder, "rw")
-            .with_bind_ports(port, ("127.0.0.1", port))
-        )
-        log.touch()
-        self._container.start()
-
-    def is_running(self) -> bool:
-        if self._container is None:
-            return False
-        wrapped = self._container.get_wrapped_container()
-        wrapped.reload()
-        return bool(wrapped.status == "running")
-
-    def kill(self) -> None:
-        if self._container is not None:
-            self._container.stop(force=True)
-            self._container = None
-
-    def stop(self) -> None:
-        if self._container is not None:
-            self._container.get_wrapped_container().stop(timeout=int(_STOP_LIMIT_S))
-            self.kill()
-
-
 def _find_host(heap: str, scratch: Path | None, say: Say) -> _Host:
     """Java and jars from wherever they can be had, else Docker."""
     runtime = find_runtime(say)
     if isinstance(runtime, Runtime):
         return _JavaHost(runtime.java, runtime.jars, heap, scratch)
-    if _docker_answers():
+    if docker_answers():
         say(f"starting Apache Kafka {KAFKA_VERSION} in a container ({runtime})")
-        return _ContainerHost(heap)
+        return ContainerHost(heap)
     raise FatalError(f"Apache Kafka cannot run here: {runtime}, and no Docker answers; {_INSTALL}")
-
-
-def _docker_answers() -> bool:
-    docker = optional("docker")
-    if docker is None or optional("testcontainers.core.container") is None:
-        return False
-    try:
-        docker.from_env(timeout=5).ping()
-    except (docker.errors.DockerException, OSError):
-        return False
-    return True
-
-
-def _cluster_id() -> str:
-    """Kafka's form of a UUID; one that begins with a dash would be read as an option."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
 
 
 def _free_port() -> int:

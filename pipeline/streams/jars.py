@@ -7,6 +7,7 @@ before every start, so it does not matter by which way they came.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib
 import os
@@ -14,6 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -106,6 +108,11 @@ def cached_jars(
             if _differing(cache, hashes):
                 raise
     return cache
+
+
+def cluster_id() -> str:
+    """Kafka's form of a UUID; one that begins with a dash would be read as an option."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
 
 
 def optional(name: str) -> Any:

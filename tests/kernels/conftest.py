@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from importlib import import_module
 
 import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.kernels.cpu import CpuKernels
-
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+from tests.kernels.cases import SIMULATED
 
 
 def cuda_kernels():
@@ -20,8 +19,11 @@ def cuda_kernels():
     try:
         return import_module("pipeline.kernels.cuda").CudaKernels()
     except ConfigError as error:
-        pytest.skip(f"no CUDA device: {error}")
+        pytest.skip(str(error))
 
+
+if SIMULATED:  # its main thread spins while those of the device want to run: 5 ms at each turn
+    sys.setswitchinterval(1e-5)
 
 MAKE = {"cpu": CpuKernels, "cuda": cuda_kernels}
 CUDA = pytest.param("cuda", marks=() if SIMULATED else pytest.mark.gpu)

@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 from pipeline.kernels.contract import Assignment, Sums
 from pipeline.kernels.cpu import CpuKernels
 from tests import naive
-from tests.kernels.cases import CASES, near_ties, near_ties_far_out, normal, one_gap, plain
-from tests.kernels.conftest import SIMULATED
+from tests.kernels.cases import (
+    CASES,
+    SIMULATED,
+    near_ties,
+    near_ties_far_out,
+    normal,
+    one_gap,
+    plain,
+)
 
 IN_PROCESS = settings(max_examples=5 if SIMULATED else 60, deadline=None)
 MAX_COMPONENT = 8.0

@@ -16,6 +16,7 @@ from pipeline.errors import FatalError
 from pipeline.messages.records import Outgoing
 from pipeline.streams import broker as broker_module
 from pipeline.streams.broker import start_broker
+from pipeline.streams.container import docker_answers
 from pipeline.streams.contract import TopicSettings
 from pipeline.streams.jars import cached_jars
 from pipeline.streams.kafka.broker import KafkaBroker
@@ -98,7 +99,7 @@ def test_two_that_fetch_at_once_end_with_one_cache(tmp_path):
 
 def test_a_machine_without_anything_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(broker_module, "find_runtime", lambda say: "no Java of 17 or newer")
-    monkeypatch.setattr(broker_module, "_docker_answers", lambda: False)
+    monkeypatch.setattr(broker_module, "docker_answers", lambda: False)
 
     with pytest.raises(FatalError, match=r"no Java.*eddy-stream\[broker\].*Docker"):
         start_broker(None)
@@ -187,7 +188,7 @@ def test_wheels_stand_in_for_a_java_that_is_not_there(tmp_path, monkeypatch):
 
 @pytest.mark.docker
 def test_a_container_stands_in_where_there_is_no_java(tmp_path, monkeypatch):
-    if not broker_module._docker_answers():
+    if not docker_answers():
         pytest.skip("no Docker answers here")
     monkeypatch.setattr(broker_module, "find_runtime", lambda say: "no Java of 17 or newer")
 

@@ -253,10 +253,17 @@ def made(kind: Callable[[dict[str, Any]], Any], settings: dict[str, Any]) -> Any
         raise ConfigError(f"kafka: {error.str()}") from problem
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client is of no more use; among messages the flag is not set, but a code is."""
+    return bool(error.fatal()) or error.code() == KafkaError._FATAL
+
+
 def failure(error: KafkaError, doing: str) -> FatalError:
     """What to raise for an error after which this client cannot go on."""
     said = f"{doing}: {error.name()}: {error.str()}"
-    if error.code() in _TAKEN_OVER:
+    # a consumer's own code for it comes in words only
+    is_fenced = error.code() == KafkaError._FATAL and "fenced" in error.str()
+    if is_fenced or error.code() in _TAKEN_OVER:
         return FencedError(
             f"{said}; another process runs under the same instance name: it goes on, this one ends"
         )

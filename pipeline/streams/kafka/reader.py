@@ -24,6 +24,7 @@ from pipeline.streams.kafka.client import (
     Event,
     Watch,
     failure,
+    is_fatal,
     made,
     only_records,
     places_of,
@@ -146,7 +147,7 @@ class KafkaReader:
             self._reach(partition, offset)
         elif error.code() in OUTSIDE_THE_LOG:
             self._skip_what_retention_took(partition)
-        elif error.fatal() or error.code() in NEVER_BETTER:
+        elif is_fatal(error) or error.code() in NEVER_BETTER:
             raise failure(error, f"reading {self._topic}")
         else:
             self._watch.remember(error)

@@ -36,6 +36,7 @@ from pipeline.streams.kafka.client import (
     Event,
     Watch,
     failure,
+    is_fatal,
     made,
     only_records,
     places_of,
@@ -322,7 +323,7 @@ class KafkaStream:
                     f"{self._member.topic}/{partition} holds no offset {self._due[partition]}: "
                     "retention has taken records that were not read, or the topic was made anew"
                 )
-        elif error.fatal() or error.code() in NEVER_BETTER:
+        elif is_fatal(error) or error.code() in NEVER_BETTER:
             raise failure(error, f"reading {self._member.topic}")
         else:
             self._watch.remember(error)

@@ -1,0 +1,1 @@
+"""What only a real broker and real processes can show."""

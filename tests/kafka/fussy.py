@@ -1,0 +1,29 @@
+"""``eddy`` on a device that fails at one vector: no other input makes a record poison."""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.cli.context import Twins, open_device
+from pipeline.cli.main import main
+
+UNLUCKY = 13.0
+
+
+class FussyKernels:
+    """Kernels that cannot stand a first component of 13."""
+
+    def __init__(self, kernels):
+        self._kernels = kernels
+
+    def __getattr__(self, name):
+        return getattr(self._kernels, name)
+
+    def assign(self, points, *rest, **named):
+        if (points[:, 0] == UNLUCKY).any():
+            raise ArithmeticError("thirteen")
+        return self._kernels.assign(points, *rest, **named)
+
+
+if __name__ == "__main__":
+    sys.exit(main(twins=Twins(kernels=lambda config: FussyKernels(open_device(config)))))
