@@ -152,7 +152,8 @@ def measure(stage: Stage, n_rounds: int) -> dict[str, Any]:
         foreign = max(found[-1]["foreign_cores"] for found in runs.values())
         print(
             f"  round {number + 1}: null {null:,.0f}  kernel {kernel:,.0f}  roof {roofs[-1]:,.0f}  "
-            f"eddy {eddy:,.0f}  eddy/roof {ratios[-1]:.3f}  cpu {of_cpu[-1]:.3f}  others {foreign:.2f}",
+            f"eddy {eddy:,.0f}  eddy/roof {ratios[-1]:.3f}  by cpu {of_cpu[-1]:.3f}  "
+            f"others {foreign:.2f}",
             flush=True,
         )
     figures: dict[str, Any] = {

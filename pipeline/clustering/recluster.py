@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.clustering.alignment import Alignment, align
 from pipeline.clustering.kmeans import FewerPointsError, Fit, fit
+from pipeline.clustering.relocation import improved
 from pipeline.kernels.contract import Kernels, Points
 
 
@@ -97,6 +98,7 @@ def propose(
         found = run(settings.n_clusters, incumbent if is_warm else None)
     except FewerPointsError as error:
         found = run(error.n_distinct, None)
+    found = improved(points, found, kernels=kernels, refit=lambda start: run(len(start), start))
     n_new, n_old = len(found.centroids), 0 if incumbent is None else len(incumbent)
 
     old_labels = np.full(len(points), -1, np.int32) if before is None else before.labels

@@ -27,9 +27,13 @@ from pipeline.kernels.cpu_loops import assign_parallel, assign_share
 from pipeline.kernels.cpu_sums import accumulate_parallel, accumulate_serial
 
 MAX_TILE = 256  # records; more leave the cache, fewer starve the product
+MIN_TILE = 64  # unless there are fewer: below it the product loses more than sharing gains
 MAX_TILE_SCORES = 2**17  # 512 KiB of float32 beside the points: half a common L2
 CANONICAL = 10  # scores that one canonical distance costs
-SERIAL_WORK = 2**23  # n·K·d below which waking the threads costs more than they save
+SERIAL_ROWS = 2**16  # n·d of rows to sum, and
+SERIAL_WORK = (
+    2**23
+)  # n·K·d of rows to label, below which waking the threads costs more than they save
 
 _ONE_CALLER = threading.Lock()  # the thread pool of numba aborts the process on a second caller
 
@@ -54,8 +58,9 @@ class CpuKernels:
 
     Notes
     -----
-    Sets the BLAS of this process to one thread: its idle pool and numba's would take the
-    cores from each other. Gaps, being bounds, may differ in their last bits between batches.
+    Compiles everything when made, in seconds; from disk, a few tenths of one. Sets the BLAS of
+    this process to one thread: its idle pool and numba's would take the cores from each other.
+    Gaps, being bounds, may differ in their last bits between batches.
     """
 
     name = "cpu"
@@ -69,6 +74,7 @@ class CpuKernels:
         most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set at import
         self.threads: int = min(threads or available_cores(), most)
         self._scratch = np.empty(0, np.float32)
+        self._warm_up()
 
     def load(self, centroids: Points) -> BoundedModel:
         """See `pipeline.kernels.contract.Kernels.load`."""
@@ -92,21 +98,8 @@ class CpuKernels:
             np.empty(n_seconds, np.float64),
         )
         if n_points:
-            parallel = (
-                self.threads > 1 and n_points * (n_clusters + CANONICAL) * n_dims > SERIAL_WORK
-            )
-            threads = self.threads if parallel else 1
-            n_tile = _tile(n_points, n_clusters, threads)
-            n_scratch = threads * n_tile * (n_dims + n_clusters)
-            with _ONE_CALLER:
-                if self._scratch.size < n_scratch:
-                    self._scratch = np.empty(n_scratch, np.float32)
-                where = SGEMM, _address(points), n_points, n_tile
-                if parallel:
-                    numba.set_num_threads(threads)
-                    assign_parallel(*where, threads, model, self._scratch, results)
-                else:
-                    assign_share(*where, 0, 1, model, self._scratch, results)
+            work = n_points * (n_clusters + CANONICAL) * n_dims
+            self._assign(model, points, results, self.threads if work > SERIAL_WORK else 1)
         return Assignment(*results) if second else Assignment(*results[:3])
 
     def accumulate(
@@ -122,24 +115,64 @@ class CpuKernels:
         n_clusters = len(sums.counts)
         for labels in (old_labels, new_labels):
             assert not n_rows or (labels.min() >= -1 and labels.max() < n_clusters)
-        if not n_rows:
-            return
-        parallel = self.threads > 1 and n_rows * n_dims > SERIAL_WORK // 128
+        if n_rows:
+            threads = self.threads if n_rows * n_dims > SERIAL_ROWS else 1
+            self._accumulate(sums, old, old_labels, new, new_labels, threads)
+
+    def _assign(self, model: BoundedModel, points: Points, results: _Results, threads: int) -> None:
+        n_points, n_dims = points.shape
+        n_clusters = len(model.centroids)
+        n_tile = _tile(n_points, n_clusters, threads)
+        n_scratch = threads * n_tile * (n_dims + n_clusters)
+        taken = np.zeros(1, np.int64)
+        where = SGEMM, _address(points), n_points, n_tile, taken
         with _ONE_CALLER:
-            if parallel:
-                numba.set_num_threads(self.threads)
-            (accumulate_parallel if parallel else accumulate_serial)(
+            if self._scratch.size < n_scratch:
+                self._scratch = np.empty(n_scratch, np.float32)
+            if threads > 1:
+                numba.set_num_threads(threads)
+                assign_parallel(*where, threads, model, self._scratch, results)
+            else:
+                assign_share(*where, 0, model, self._scratch, results)
+
+    def _accumulate(
+        self,
+        sums: Sums,
+        old: Points,
+        old_labels: Labels,
+        new: Points,
+        new_labels: Labels,
+        threads: int,
+    ) -> None:
+        with _ONE_CALLER:
+            if threads > 1:
+                numba.set_num_threads(threads)
+            (accumulate_parallel if threads > 1 else accumulate_serial)(
                 _address(old),
                 np.ascontiguousarray(old_labels, np.int32),
                 _address(new),
                 np.ascontiguousarray(new_labels, np.int32),
                 1.0 / sums.unit,
                 1.0 / sums.square_unit,
-                self.threads if parallel else 1,
+                threads,
                 sums.counts,
                 sums.sums,
                 sums.squares,
             )
+
+    def _warm_up(self) -> None:
+        """No call of a running service shall be the one that compiles."""
+        rows, labels = np.zeros((1, 1), np.float32), np.zeros(1, np.int32)
+        model, sums = self.load(rows), Sums.zeros(1, 1, max_component=1.0)
+        reals, doubles = np.empty(1, np.float32), np.empty(1, np.float64)
+        for threads in {1, self.threads}:
+            self._assign(
+                model,
+                rows,
+                _Results(labels.copy(), doubles, reals, labels.copy(), doubles),
+                threads,
+            )
+            self._accumulate(sums, rows, labels, rows, labels, threads)
 
 
 def available_cores() -> int:
@@ -180,10 +213,10 @@ def _address(points: Points) -> int:
 
 
 def _tile(n_points: int, n_clusters: int, threads: int) -> int:
-    """How many records are scored at once: all threads busy, scores within a cache."""
+    """How many records are scored at once: within a cache, and two tiles a thread if they pay."""
     share = -(-n_points // threads)
     cached = max(32, MAX_TILE_SCORES // n_clusters // 16 * 16)
-    return max(1, min(MAX_TILE, cached, share))
+    return max(1, min(MAX_TILE, cached, share, max(MIN_TILE, -(-share // 2))))
 
 
 def _pointer_of_sgemm() -> int:

@@ -380,22 +380,35 @@ def _assign_tile(
             second_distances[start + i] = second
 
 
+@intrinsic
+def _take(typingctx, counter):
+    """The number at an address, which is one more for the next taker, whichever thread that is."""
+
+    def generate(context, builder, signature, args):
+        place = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(types.int64), generate
+
+
 @compiled()
-def assign_share(sgemm, address, n_points, n_tile, share, threads, model, scratch, results):
-    """Every ``threads``-th tile, beginning with tile ``share``."""
+def assign_share(sgemm, address, n_points, n_tile, taken, share, model, scratch, results):
+    """Label tiles until all are taken: a thread that gets no core leaves them to the others."""
     n_clusters, n_dims = model.centroids.shape
     points = carray(floats(address), (n_points, n_dims))
     size = n_tile * (n_dims + n_clusters)
     mine = scratch[share * size : (share + 1) * size]
     z = mine[: n_tile * n_dims].reshape(n_tile, n_dims)
     scores = mine[n_tile * n_dims :].reshape(n_tile, n_clusters)
-    for start in range(share * n_tile, n_points, threads * n_tile):
+    start = _take(taken.ctypes.data) * n_tile
+    while start < n_points:
         n = min(n_tile, n_points - start)
         _assign_tile(sgemm, points, start, n, model, z, scores, results)
+        start = _take(taken.ctypes.data) * n_tile
 
 
 @compiled(parallel=True)
-def assign_parallel(sgemm, address, n_points, n_tile, threads, model, scratch, results):
+def assign_parallel(sgemm, address, n_points, n_tile, taken, threads, model, scratch, results):
     """`assign_share` on each thread."""
     for share in prange(threads):
-        assign_share(sgemm, address, n_points, n_tile, share, threads, model, scratch, results)
+        assign_share(sgemm, address, n_points, n_tile, taken, share, model, scratch, results)

@@ -134,9 +134,9 @@ class AssignerReports(ServiceReports):
         stamps = np.array([r.timestamp_ms for r in records if r.timestamp_ms is not None])
         if len(stamps):
             self.metrics.committed(self._now() - stamps / 1000.0)
-        for record in records:
-            if record.timestamp_ms is not None:
-                self._committed_s[record.partition] = record.timestamp_ms / 1000.0
+        for partition, stamp in {r.partition: r.timestamp_ms for r in records}.items():
+            if stamp is not None:
+                self._committed_s[partition] = stamp / 1000.0
         self.health.beat(ended_at, batch_s=ended_at - self._began_at)
         self.log.debug(
             "batch_committed",

@@ -86,6 +86,7 @@ def test_no_pass_makes_it_worse(spherical):
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_threads(monkeypatch):
     monkeypatch.setattr("pipeline.kernels.cpu.SERIAL_WORK", 0)
+    monkeypatch.setattr("pipeline.kernels.cpu.SERIAL_ROWS", 0)
     points = blobs(n=700, spread=2.0)
 
     one, two, other = (

@@ -19,10 +19,10 @@ class FussyKernels:
     def __getattr__(self, name):
         return getattr(self._kernels, name)
 
-    def assign(self, points, *rest, **named):
+    def assign(self, model, points, **named):
         if (points[:, 0] == UNLUCKY).any():
             raise ArithmeticError("thirteen")
-        return self._kernels.assign(points, *rest, **named)
+        return self._kernels.assign(model, points, **named)
 
 
 if __name__ == "__main__":

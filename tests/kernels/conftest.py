@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 from importlib import import_module
 
+import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
@@ -22,8 +24,27 @@ def cuda_kernels():
         pytest.skip(str(error))
 
 
-if SIMULATED:  # its main thread spins while those of the device want to run: 5 ms at each turn
-    sys.setswitchinterval(1e-5)
+def mend_simulator():
+    """Make the threads of a block share memory for certain, and take turns quickly."""
+    kernelapi = import_module("numba.cuda.simulator.kernelapi")
+    as_dtype = import_module("numba.np.numpy_support").as_dtype
+    lock = threading.Lock()
+
+    def shared_array(self, shape, dtype):
+        # theirs looks and then allocates: two threads that come together get an array each
+        caller = sys._getframe(1)
+        with lock:
+            place = caller.f_code.co_filename, caller.f_lineno
+            if place not in self._allocations:
+                self._allocations[place] = np.empty(shape, as_dtype(dtype))
+            return self._allocations[place]
+
+    kernelapi.FakeCUDAShared.array = shared_array
+    sys.setswitchinterval(1e-5)  # its main thread spins while those of the device want to run
+
+
+if SIMULATED:
+    mend_simulator()
 
 MAKE = {"cpu": CpuKernels, "cuda": cuda_kernels}
 CUDA = pytest.param("cuda", marks=() if SIMULATED else pytest.mark.gpu)

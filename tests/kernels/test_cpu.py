@@ -11,6 +11,8 @@ from pipeline.kernels import cpu
 from pipeline.kernels.choose import make_kernels
 from pipeline.kernels.contract import DevicePolicy, Sums
 from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu_loops import assign_parallel, assign_share
+from pipeline.kernels.cpu_sums import accumulate_parallel, accumulate_serial
 from tests.kernels.cases import normal
 from tests.kernels.test_contract import wrong
 
@@ -18,6 +20,7 @@ from tests.kernels.test_contract import wrong
 @pytest.fixture
 def always_parallel(monkeypatch):
     monkeypatch.setattr(cpu, "SERIAL_WORK", 0)
+    monkeypatch.setattr(cpu, "SERIAL_ROWS", 0)
 
 
 def blobs(n, d, k, seed=0):
@@ -70,6 +73,22 @@ def test_any_number_of_clusters(k):
 
     gaps = points[:, None].astype(np.float64) - centroids
     assert found.labels.tolist() == np.square(gaps).sum(axis=2).argmin(axis=1).tolist()
+
+
+def test_nothing_is_left_to_compile_when_made():
+    kernels = CpuKernels(2)
+    loops = (assign_share, assign_parallel, accumulate_serial, accumulate_parallel)
+    before = [len(loop.signatures) for loop in loops]
+    points = normal(600, 40)
+    points.flags.writeable = False  # as decoding leaves it
+    labels = np.zeros(600, np.int32)
+    sums = Sums.zeros(37, 40, max_component=16.0)
+
+    for n in (1, 600):
+        kernels.assign(kernels.load(points[:37]), points[:n], second=True)
+        kernels.accumulate(sums, points[:n], labels[:n], points[:n], labels[:n])
+
+    assert [len(loop.signatures) for loop in loops] == before == [1] * 4
 
 
 def test_blas_has_one_thread():

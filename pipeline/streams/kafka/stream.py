@@ -26,7 +26,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from pipeline.errors import AbortedError, TopicError, TransientError
+from pipeline.errors import AbortedError, FatalError, FencedError, TopicError, TransientError
 from pipeline.messages.records import Outgoing, Record
 from pipeline.streams.contract import GroupMember, Poll
 from pipeline.streams.kafka.client import (
@@ -63,7 +63,7 @@ class KafkaStream:
     Attributes
     ----------
     n_recreated
-        Consumers replaced because they had stalled.
+        Consumers replaced because they had stalled, or had lost their seat in the group.
     """
 
     def __init__(
@@ -268,7 +268,7 @@ class KafkaStream:
             self.rewind()
             error: KafkaError = problem.args[0]
             if error.fatal():
-                raise failure(error, "reading") from problem
+                self._end_or_renew(failure(error, "reading"))
             raise TransientError(f"reading: {error.name()}: {error.str()}") from problem
         except BaseException:  # a signal's
             self.rewind()
@@ -324,7 +324,7 @@ class KafkaStream:
                     "retention has taken records that were not read, or the topic was made anew"
                 )
         elif is_fatal(error) or error.code() in NEVER_BETTER:
-            raise failure(error, f"reading {self._member.topic}")
+            self._end_or_renew(failure(error, f"reading {self._member.topic}"))
         else:
             self._watch.remember(error)
 
@@ -423,12 +423,34 @@ class KafkaStream:
                 break
         else:
             return
-        self.n_recreated += 1
         self._watch.remember(KafkaError(KafkaError._STATE, "the consumer stalled and is made anew"))
+        self._renew_consumer()
+
+    def _end_or_renew(self, problem: FatalError) -> None:
+        """Raise, but for a fenced consumer of a process that nobody has replaced.
+
+        A client that heard nothing for a session timeout forgets its member id. Until its callback
+        has run, which a call that waits for the same broker delays, it goes on with heartbeats
+        without one, and the group takes those for a stranger's in this instance's seat. Who really
+        took our place has fenced the producer before.
+        """
+        if not isinstance(problem, FencedError):
+            raise problem
+        place = TopicPartition(self._member.topic, 0, 0)
+        self._transactions.probe([place], self._consumer.consumer_group_metadata())
+        self._watch.remember(
+            KafkaError(KafkaError._STATE, "the consumer lost its seat in the group")
+        )
+        self._renew_consumer()
+
+    def _renew_consumer(self) -> None:
+        """All that was owned is lost; the group hands it out again."""
+        self.n_recreated += 1
         self._consumer.close()  # calls back: what was owned is revoked
         self._lost |= self._known
         for partition in self._known | self._new:
             self._forget(partition)
         self._known.clear()
         self._new.clear()
+        self._lively_at = time.monotonic()
         self._consumer = self._make_consumer()

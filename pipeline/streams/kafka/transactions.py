@@ -82,6 +82,21 @@ class Transactions:
             self._abort()
             raise
 
+    def probe(self, offsets: list[TopicPartition], metadata: object) -> None:
+        """Return if this producer is not fenced: a transaction that is aborted in any case.
+
+        Raises
+        ------
+        FencedError, FatalError
+            Only a new producer can go on, if any.
+        """
+        try:
+            self._insist(self._producer.begin_transaction)
+            self._insist(self._producer.send_offsets_to_transaction, offsets, metadata, _CALL_S)
+        except KafkaException:
+            pass  # refused: the group may not know this member, but the producer is known
+        self._abort()
+
     def attend(self) -> None:
         """Let the client call back."""
         self._producer.poll(0)
