@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -80,6 +81,11 @@ def wait_quiet(limit_cores: float, timeout_s: float) -> None:
             return
 
 
+def end_on_sigterm() -> None:
+    """End as by Ctrl-C, so that workers and the broker's folder go, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 class Worker:
     """A process of `benchmarks._worker`."""
 
@@ -106,6 +112,9 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.close()
             raise SystemExit(f"no result in {timeout_s} s:\n{self._last_words()}") from None
+        except BaseException:  # who measures is told to end
+            self.close()
+            raise
         if status or not self.out.exists():
             raise SystemExit(f"a worker ended with {status}:\n{self._last_words()}")
         found: dict[str, Any] = json.loads(self.out.read_text())

@@ -27,6 +27,7 @@ from typing import Any
 from benchmarks._stage import (
     Worker,
     describe,
+    end_on_sigterm,
     highs,
     machine,
     prepare_topics,
@@ -224,6 +225,7 @@ def main() -> int:
     parser.add_argument("--no-write", action="store_true", help="leave results/ as it is")
     options = parser.parse_args()
 
+    end_on_sigterm()
     about = machine()
     print(describe(about))
     figures = {}

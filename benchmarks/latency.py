@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from benchmarks._stage import (
     Worker,
     describe,
+    end_on_sigterm,
     highs,
     machine,
     prepare_topics,
@@ -268,6 +269,7 @@ def main() -> int:
     options = parser.parse_args()
 
     sys.setswitchinterval(0.0005)  # sender and probe share an interpreter
+    end_on_sigterm()
     about = machine()
     print(describe(about))
     figures = {}

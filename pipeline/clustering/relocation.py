@@ -15,7 +15,7 @@ from pipeline.clustering.kmeans import Fit
 from pipeline.kernels.contract import Kernels, Points
 
 MAX_ROUNDS = 8
-MIN_GAIN = 0.001
+MIN_GAIN = 0.0005
 """A round that saves less of the inertia is not worth its moves, and the last one."""
 JUMPERS = 20
 """One centroid of so many jumps in a round, at least one."""

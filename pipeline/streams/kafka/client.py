@@ -348,3 +348,13 @@ def records_of(
         strict=True,
     )
     return list(map(tuple.__new__, repeat(Record), rows))
+
+
+def stable_end(consumer: Consumer, topic: str, partition: int, watch: Watch) -> int | None:
+    """The end of a partition as a reader of committed records has it; None if nobody answers."""
+    try:
+        _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=1.0)
+    except KafkaException as problem:
+        watch.remember(problem.args[0])
+        return None
+    return int(end)

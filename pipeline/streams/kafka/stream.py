@@ -41,6 +41,7 @@ from pipeline.streams.kafka.client import (
     only_records,
     places_of,
     records_of,
+    stable_end,
 )
 from pipeline.streams.kafka.transactions import Transactions
 
@@ -401,22 +402,14 @@ class KafkaStream:
         place = TopicPartition(self._member.topic, partition)
         _, high = self._consumer.get_watermark_offsets(place, cached=True)
         if high < 0:
-            high = self._stable_end(partition) or 0
+            high = stable_end(self._consumer, self._member.topic, partition, self._watch) or 0
         return int(high)
-
-    def _stable_end(self, partition: int) -> int | None:
-        place = TopicPartition(self._member.topic, partition)
-        try:
-            return int(self._consumer.get_watermark_offsets(place, timeout=1.0)[1])
-        except KafkaException as problem:
-            self._watch.remember(problem.args[0])
-            return None
 
     def _look_for_stall(self) -> None:
         """Replace a consumer that keeps its partitions and gets nothing of what is there."""
         self._lively_at = time.monotonic()
         for partition, due in dict(self._due).items():
-            end = self._stable_end(partition)
+            end = stable_end(self._consumer, self._member.topic, partition, self._watch)
             if end is None:  # the broker is away: nothing can be told
                 return
             if end > max(due, self._ends.get(partition, due)):
@@ -438,9 +431,7 @@ class KafkaStream:
             raise problem
         place = TopicPartition(self._member.topic, 0, 0)
         self._transactions.probe([place], self._consumer.consumer_group_metadata())
-        self._watch.remember(
-            KafkaError(KafkaError._STATE, "the consumer lost its seat in the group")
-        )
+        self._watch.remember(KafkaError(KafkaError._STATE, "the consumer lost its seat"))
         self._renew_consumer()
 
     def _renew_consumer(self) -> None:
