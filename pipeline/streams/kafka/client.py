@@ -16,7 +16,7 @@ from itertools import repeat
 from operator import is_not
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pipeline.errors import ConfigError, FatalError, FencedError, TopicError, UnreachableError
 from pipeline.messages.records import Record
