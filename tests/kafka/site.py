@@ -14,10 +14,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipeline.config import load
-from pipeline.errors import TransientError
 from pipeline.messages.codec import encode_vector
 from pipeline.messages.model import Manifest, Model, digest, model_records
 from pipeline.messages.records import Outgoing, Record
@@ -173,7 +172,8 @@ class Site:
         centroids[:, 0] = [1.0, -1.0]
         manifest = Manifest(
             epoch=1, revision=0, metric=self.embedding.metric,
-            dimensions=self.embedding.dimensions, embedding_model=None, clusters=("c1", "c2"),
+            dimensions=self.embedding.dimensions, embedding_model=self.embedding.model,
+            clusters=("c1", "c2"),
             max_component=self.embedding.largest_component, input_policy="compact",
             digest=digest(centroids), next_cluster_number=3, fitted_items=2, fitted_inertia=1.0,
             fitted_offsets=(0,) * self.topics.partitions, created_at_ms=1_772_366_400_000,
@@ -192,6 +192,7 @@ class Site:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 20,  # the end of an empty partition is told after so long
         }
         with closing(Consumer(settings)) as consumer:
             n = len(consumer.list_topics(topic, timeout=LIMIT_S).topics[topic].partitions)
@@ -221,18 +222,24 @@ class Site:
         self, limit_s: float = LIMIT_S, *, tending: Callable[[], None] = lambda: None
     ) -> None:
         """Until the group has committed the end of the input."""
-        group = f"{self.topics.prefix}assigner"
+        settings = {
+            "bootstrap.servers": self.bootstrap,
+            "group.id": f"{self.topics.prefix}assigner",
+            "isolation.level": "read_committed",  # waits for pending transactions
+        }
+        places = [TopicPartition(self.topics.input, p) for p in range(self.topics.partitions)]
+        with closing(Consumer(settings)) as nobody:
 
-        def is_applied() -> bool:
-            tending()
-            try:
-                committed = self.broker.committed(group, self.topics.input)
-                ranges = self.broker.ranges(self.topics.input)
-            except TransientError:
-                return False
-            return all((committed[p] or 0) >= found.high for p, found in ranges.items())
+            def is_applied() -> bool:
+                tending()
+                try:
+                    found = nobody.committed(places, timeout=2.0)
+                    ends = [nobody.get_watermark_offsets(p, timeout=2.0)[1] for p in places]
+                except KafkaException:
+                    return False  # pending, or the broker is away
+                return all(p.offset >= end or end == 0 for p, end in zip(found, ends, strict=True))
 
-        until(is_applied, "all of the input is applied", limit_s)
+            until(is_applied, "all of the input is applied", limit_s)
 
 
 @contextmanager

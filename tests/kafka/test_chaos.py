@@ -125,6 +125,15 @@ class Chaos:
             send(heapq.heappop(self._later)[2], signal.SIGCONT)
         self._services.check()
 
+    def is_answered(self) -> bool:
+        """Whether every command has its outcome; the judge counts that it has one only."""
+        self.tend()
+        told = self._site.values(self._site.topics.lifecycle)
+        outcomes = {
+            event["command"] for event in told if event["type"] in ("installed", "rejected")
+        }
+        return len(outcomes - {None}) == self._site.n_commands
+
     def _kill(self) -> None:
         send(self._anybody(), signal.SIGKILL)
 
@@ -203,6 +212,7 @@ def test_faults_of_every_kind_leave_no_trace(tmp_path):
             writer.finish()
             ended = time.monotonic()
             site.wait_until_applied(REST_LIMIT_S, tending=chaos.tend)
+            until(chaos.is_answered, "every command is answered", REST_LIMIT_S)
 
             recovered_s = time.monotonic() - ended
             verified = site.run("verify", "--timeout", str(REST_LIMIT_S))
