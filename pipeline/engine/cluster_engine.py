@@ -102,7 +102,7 @@ class ClusterEngine:
             ("dimensions", manifest.dimensions, wanted.dimensions),
             ("metric", manifest.metric, wanted.metric),
             ("max_component", manifest.max_component, wanted.largest_component),
-            ("embedding_model", manifest.embedding_model, wanted.model),
+            ("model", manifest.embedding_model, wanted.model),
         ):
             if got != expected:
                 raise TopicError(
