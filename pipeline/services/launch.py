@@ -44,13 +44,9 @@ def run_assigner(
     UnreachableError, TopicError, FencedError, FatalError
     """
     with _telling("assigner", config, kernels) as (metrics, health):
-        input_policy = require_topics(
-            broker, config.topics, max_record_bytes=config.limits.max_record_bytes, stop=stop
-        )
+        input_policy = _input_policy(config, broker, metrics, health, stop)
         if input_policy is None:
             return
-        health.set("broker", True)
-        metrics.gauge("eddy_input_partitions").set(config.topics.partitions)
         engine = ClusterEngine(
             EngineSettings(
                 topics=config.topics,
@@ -92,13 +88,9 @@ def run_reclusterer(
     UnreachableError, TopicError, FencedError, FatalError
     """
     with _telling("reclusterer", config, kernels) as (metrics, health):
-        input_policy = require_topics(
-            broker, config.topics, max_record_bytes=config.limits.max_record_bytes, stop=stop
-        )
+        input_policy = _input_policy(config, broker, metrics, health, stop)
         if input_policy is None:
             return
-        health.set("broker", True)
-        metrics.gauge("eddy_input_partitions").set(config.topics.partitions)
         group = reclusterer_group(config)
         reports = ReclustererReports(get_logger(), metrics, health)
         settings = ReclustererSettings(
@@ -131,6 +123,19 @@ def run_reclusterer(
                 reports=reports,
             )
             serve(reclusterer, stop=stop, reports=reports)
+
+
+def _input_policy(
+    config: Config, broker: Broker, metrics: Metrics, health: Health, stop: threading.Event
+) -> str | None:
+    """The cleanup policy of the input, once every topic is as it must be; None: told to stop."""
+    policy = require_topics(
+        broker, config.topics, max_record_bytes=config.limits.max_record_bytes, stop=stop
+    )
+    if policy is not None:
+        health.set("broker", True)
+        metrics.gauge("eddy_input_partitions").set(config.topics.partitions)
+    return policy
 
 
 @contextmanager
