@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 
 
@@ -59,3 +62,34 @@ def statistics(points, labels, n_clusters, *, max_component):
 def square_totals(squares):
     """The squares of `Sums` put together again."""
     return [(int(high) << 32) + int(low) for high, low in squares]
+
+
+def weighted_statistics(points, labels, weights, n_clusters, *, max_component):
+    """Count, sums, square total and weight of each cluster: `statistics` where items have weights.
+
+    The product of a component and a weight is rounded to float64, and then to an integer.
+    """
+    unit, square_unit = max_component * 2.0**-32, max_component**2 * 2.0**-40
+    n_dims = points.shape[1]
+    zero = np.zeros(n_dims, np.float32)
+    counts, squares, totals = [0] * n_clusters, [0] * n_clusters, [0] * n_clusters
+    sums = [[0] * n_dims for _ in range(n_clusters)]
+    for x, label, weight in zip(points, labels, weights.tolist(), strict=True):
+        if label < 0:
+            continue
+        counts[label] += 1
+        totals[label] += round(weight * 2**31)
+        squares[label] += round(squared_distance(x, zero) * weight / square_unit)
+        for i, value in enumerate(x.tolist()):
+            sums[label][i] += round(value * weight / unit)
+    return counts, sums, squares, totals
+
+
+def weight(timestamp_ms, *, half_life_s, landmark_ms):
+    """What an item of that time weighs; 1 without a time."""
+    if timestamp_ms is None or timestamp_ms < 0:
+        return 1.0
+    age = Fraction(timestamp_ms - landmark_ms, round(half_life_s * 1000))
+    steps = math.floor(1024 * min(max(age, Fraction(-16)), Fraction(8)) + Fraction(1, 2))
+    doublings, part = divmod(steps, 1024)
+    return round(2.0 ** (part / 1024) * 2**15) * 2.0 ** (doublings - 15)

@@ -25,6 +25,10 @@ from pipeline.errors import ConfigError
 
 Points = NDArray[np.float32]  # (n_points, n_dims), C order, finite
 Labels = NDArray[np.int32]  # (n_points,); -1: in no cluster
+Weights = NDArray[np.float64]  # (n_points,); 0 to MAX_WEIGHT
+
+MAX_WEIGHT = 2.0**8
+WEIGHT_UNIT = 2.0**-31  # of a sum of weights
 
 
 DEVICE_KINDS = ("auto", "cpu", "cuda")
@@ -78,26 +82,61 @@ class Sums:
     vector) enters ``squares`` as ``rint(|x|² / square_unit)``, split into its high (column 0)
     and low (column 1) 32 bits, which are summed apart: ``total = (high << 32) + low``.
     The caller keeps components within ``max_component`` and adds fewer than 2**23 rows.
+
+    Where rows have weights, a component enters as ``rint(x * w / unit)``, a squared norm as
+    ``rint(|x|² * w / square_unit)``, and the weight itself as ``rint(w / WEIGHT_UNIT)``: the
+    product is rounded once, to float64, and a power of two rounds nothing. So an item with its
+    weight adds one number whatever stands beside it, and subtracting it leaves zeros.
+
+    No word overflows. Both units are 2**8 coarser with weights, which are at most 2**8, so with
+    and without them a component is at most 2**40 units, and with n_dims <= 2**14 a squared norm
+    at most 2**62: 2**30 in the high word, below 2**32 in the low one. A weight is at most 2**39
+    units. Fewer than 2**23 rows then stay below 2**63, 2**53, 2**55 and 2**62.
     """
 
     unit: float
-    """A power of two: ``max_component * 2**-40``."""
+    """A power of two: ``max_component * 2**-40``; with weights ``* 2**-32``."""
     square_unit: float
-    """A power of two: ``max_component**2 * 2**-48``."""
+    """A power of two: ``max_component**2 * 2**-48``; with weights ``* 2**-40``."""
     counts: NDArray[np.int64]  # (n_clusters,)
     sums: NDArray[np.int64]  # (n_clusters, n_dims), in ``unit``
     squares: NDArray[np.int64]  # (n_clusters, 2): high, low; in ``square_unit``
+    weights: NDArray[np.int64] | None = None
+    """(n_clusters,) in ``WEIGHT_UNIT``; None: rows have no weights, and each counts once."""
 
     @classmethod
-    def zeros(cls, n_clusters: int, n_dims: int, *, max_component: float) -> Sums:
+    def zeros(
+        cls, n_clusters: int, n_dims: int, *, max_component: float, is_weighted: bool = False
+    ) -> Sums:
         """Statistics of no members at all."""
+        coarser = MAX_WEIGHT if is_weighted else 1.0
         return cls(
-            unit=max_component * 2.0**-40,
-            square_unit=max_component**2 * 2.0**-48,
+            unit=max_component * 2.0**-40 * coarser,
+            square_unit=max_component**2 * 2.0**-48 * coarser,
             counts=np.zeros(n_clusters, np.int64),
             sums=np.zeros((n_clusters, n_dims), np.int64),
             squares=np.zeros((n_clusters, 2), np.int64),
+            weights=np.zeros(n_clusters, np.int64) if is_weighted else None,
         )
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays by label that there are."""
+        names = ("counts", "sums", "squares")
+        return names if self.weights is None else (*names, "weights")
+
+    def weigh(
+        self, old_labels: Labels, old_weights: Weights, new_labels: Labels, new_weights: Weights
+    ) -> None:
+        """The part of `Kernels.accumulate` that is one word a row: every twin's, on the host."""
+        assert self.weights is not None
+        for labels, weights, apply in (
+            (old_labels, old_weights, np.subtract.at),
+            (new_labels, new_weights, np.add.at),
+        ):
+            here = labels >= 0
+            units = np.rint(weights[here] / WEIGHT_UNIT).astype(np.int64)
+            apply(self.weights, labels[here], units)
 
 
 class Kernels(Protocol):
@@ -118,11 +157,33 @@ class Kernels(Protocol):
         ...
 
     def accumulate(
-        self, sums: Sums, old: Points, old_labels: Labels, new: Points, new_labels: Labels
+        self,
+        sums: Sums,
+        old: Points,
+        old_labels: Labels,
+        new: Points,
+        new_labels: Labels,
+        *,
+        old_weights: Weights | None = None,
+        new_weights: Weights | None = None,
     ) -> None:
         """Subtract row i of ``old`` where it was and add row i of ``new`` where it is.
 
-        All four have n rows; a label of -1 means there is no such side, and its row is not read.
-        Both sides are done also when the labels are equal. ``sums`` is modified in place.
+        All have n rows; a label of -1 means there is no such side, and its row and weight are
+        not used. Both sides are done also when the labels are equal. Weights, 0 or in 2**-500
+        to `MAX_WEIGHT`, belong to sums that are weighted: there both, elsewhere none. ``sums``
+        is modified in place.
         """
         ...
+
+
+def check_weights(
+    sums: Sums, n_rows: int, old_weights: Weights | None, new_weights: Weights | None
+) -> None:
+    """Weights that do not fit the sums are a bug; what a missing side weighs is not looked at."""
+    is_weighted = sums.weights is not None
+    assert (old_weights is not None) == is_weighted, "weights belong to weighted sums"
+    assert (new_weights is not None) == is_weighted, "weights belong to weighted sums"
+    if old_weights is not None and new_weights is not None:
+        assert old_weights.dtype == new_weights.dtype == np.float64
+        assert old_weights.shape == new_weights.shape == (n_rows,)

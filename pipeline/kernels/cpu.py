@@ -22,7 +22,14 @@ from scipy.linalg import cython_blas
 from threadpoolctl import threadpool_limits
 
 from pipeline.kernels.bounds import BoundedModel, bounded
-from pipeline.kernels.contract import Assignment, Labels, Points, Sums
+from pipeline.kernels.contract import (
+    Assignment,
+    Labels,
+    Points,
+    Sums,
+    Weights,
+    check_weights,
+)
 from pipeline.kernels.cpu_loops import assign_parallel, assign_share
 from pipeline.kernels.cpu_sums import accumulate_parallel, accumulate_serial
 
@@ -34,6 +41,9 @@ SERIAL_ROWS = 2**16  # n·d of rows to sum, and
 SERIAL_WORK = (
     2**23
 )  # n·K·d of rows to label, below which waking the threads costs more than they save
+
+_Scale = float | NDArray[np.float64]
+_Scales = tuple[_Scale, _Scale]  # of components and of squared norms: `cpu_sums.scale_of`
 
 _ONE_CALLER = threading.Lock()  # the thread pool of numba aborts the process on a second caller
 
@@ -103,7 +113,15 @@ class CpuKernels:
         return Assignment(*results) if second else Assignment(*results[:3])
 
     def accumulate(
-        self, sums: Sums, old: Points, old_labels: Labels, new: Points, new_labels: Labels
+        self,
+        sums: Sums,
+        old: Points,
+        old_labels: Labels,
+        new: Points,
+        new_labels: Labels,
+        *,
+        old_weights: Weights | None = None,
+        new_weights: Weights | None = None,
     ) -> None:
         """See `pipeline.kernels.contract.Kernels.accumulate`."""
         _check(old, "old")
@@ -115,9 +133,16 @@ class CpuKernels:
         n_clusters = len(sums.counts)
         for labels in (old_labels, new_labels):
             assert not n_rows or (labels.min() >= -1 and labels.max() < n_clusters)
-        if n_rows:
-            threads = self.threads if n_rows * n_dims > SERIAL_ROWS else 1
-            self._accumulate(sums, old, old_labels, new, new_labels, threads)
+        check_weights(sums, n_rows, old_weights, new_weights)
+        if not n_rows:
+            return
+        threads = self.threads if n_rows * n_dims > SERIAL_ROWS else 1
+        scales: _Scales = (1.0 / sums.unit, 1.0 / sums.square_unit)
+        if old_weights is not None and new_weights is not None:
+            sums.weigh(old_labels, old_weights, new_labels, new_weights)
+            weights = np.stack([old_weights, new_weights])
+            scales = (weights * scales[0], weights * scales[1])
+        self._accumulate(sums, old, old_labels, new, new_labels, scales, threads)
 
     def _assign(self, model: BoundedModel, points: Points, results: _Results, threads: int) -> None:
         n_points, n_dims = points.shape
@@ -142,6 +167,7 @@ class CpuKernels:
         old_labels: Labels,
         new: Points,
         new_labels: Labels,
+        scales: _Scales,
         threads: int,
     ) -> None:
         with _ONE_CALLER:
@@ -152,8 +178,7 @@ class CpuKernels:
                 np.ascontiguousarray(old_labels, np.int32),
                 _address(new),
                 np.ascontiguousarray(new_labels, np.int32),
-                1.0 / sums.unit,
-                1.0 / sums.square_unit,
+                *scales,
                 threads,
                 sums.counts,
                 sums.sums,
@@ -172,7 +197,8 @@ class CpuKernels:
                 _Results(labels.copy(), doubles, reals, labels.copy(), doubles),
                 threads,
             )
-            self._accumulate(sums, rows, labels, rows, labels, threads)
+            for scales in (1.0, 1.0), (np.ones((2, 1)), np.ones((2, 1))):
+                self._accumulate(sums, rows, labels, rows, labels, scales, threads)
 
 
 def available_cores() -> int:

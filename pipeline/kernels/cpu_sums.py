@@ -8,9 +8,26 @@ What `canonical` is can never change, so the cache on disk may miss it (`cpu_loo
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, prange
+from numba import carray, prange, types
+from numba.extending import overload
 
 from pipeline.kernels.cpu_loops import canonical, compiled, floats
+
+
+def scale_of(scale, side, row):
+    """What turns a row into units: one number for all, or with weights (2, n_rows), old and new.
+
+    A weight times a power of two is exact, so ``x * (w / unit)`` has the one rounding of
+    ``x * w``. Which of the two it is, is a type: code without weights has no trace of them.
+    """
+    raise NotImplementedError("exists only compiled")
+
+
+@overload(scale_of, inline="always")
+def _scale_of(scale, side, row):
+    if isinstance(scale, types.Float):
+        return lambda scale, side, row: scale
+    return lambda scale, side, row: scale[side, row]
 
 
 @compiled()
@@ -19,7 +36,7 @@ def _accumulate_stripe(
     old_labels,  #  IN     (n_rows,)             int32
     new,  #         IN     (n_rows, n_dims)      float32
     new_labels,  #  IN     (n_rows,)             int32
-    per_unit,
+    per_unit,  #    IN     `scale_of`
     first,
     last,
     sums,  #        INOUT  (n_clusters, n_dims)  int64
@@ -28,11 +45,13 @@ def _accumulate_stripe(
     for i in range(old_labels.size):
         was, now = old_labels[i], new_labels[i]
         if was >= 0:
+            scale = scale_of(per_unit, 0, i)
             for j in range(first, last):
-                sums[was, j] -= np.int64(np.rint(np.float64(old[i, j]) * per_unit))
+                sums[was, j] -= np.int64(np.rint(np.float64(old[i, j]) * scale))
         if now >= 0:
+            scale = scale_of(per_unit, 1, i)
             for j in range(first, last):
-                sums[now, j] += np.int64(np.rint(np.float64(new[i, j]) * per_unit))
+                sums[now, j] += np.int64(np.rint(np.float64(new[i, j]) * scale))
 
 
 @compiled()
@@ -76,10 +95,10 @@ def _accumulate_share(
     for i in range(share * n_rows // threads, (share + 1) * n_rows // threads):
         if old_labels[i] >= 0:
             row = old.ctypes.data + 4 * i * n_dims
-            old_squares[i] = _square(row, n_dims, per_square_unit)
+            old_squares[i] = _square(row, n_dims, scale_of(per_square_unit, 0, i))
         if new_labels[i] >= 0:
             row = new.ctypes.data + 4 * i * n_dims
-            new_squares[i] = _square(row, n_dims, per_square_unit)
+            new_squares[i] = _square(row, n_dims, scale_of(per_square_unit, 1, i))
 
 
 @compiled()

@@ -64,6 +64,24 @@ def test_threads_change_no_sum(always_parallel, d):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("d", [1, 33])
+def test_threads_change_no_weighted_sum(always_parallel, d):
+    points, labels = normal(500, d), (np.arange(500) % 8 - 1).astype(np.int32)
+    weights = np.exp2(np.random.default_rng(0).uniform(-16.0, 8.0, 500))
+    found = []
+
+    for threads in (1, 2):
+        sums = Sums.zeros(7, d, max_component=16.0, is_weighted=True)
+        none = np.full(500, -1, np.int32)
+        CpuKernels(threads).accumulate(
+            sums, points, none, points, labels, old_weights=weights, new_weights=weights
+        )
+        arrays = (sums.counts, sums.sums, sums.squares, sums.weights)
+        found.append([array.tobytes() for array in arrays])
+
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("k", [15, 16, 17, 3000])
 def test_any_number_of_clusters(k):
     points, centroids = normal(70, 3, 0), normal(k, 3, 1)
@@ -83,10 +101,14 @@ def test_nothing_is_left_to_compile_when_made():
     points.flags.writeable = False  # as decoding leaves it
     labels = np.zeros(600, np.int32)
     sums = Sums.zeros(37, 40, max_component=16.0)
+    weighted = Sums.zeros(37, 40, max_component=16.0, is_weighted=True)
+    weights = np.broadcast_to(1.0, 600)
 
     for n in (1, 600):
         kernels.assign(kernels.load(points[:37]), points[:n], second=True)
-        kernels.accumulate(sums, points[:n], labels[:n], points[:n], labels[:n])
+        both = points[:n], labels[:n], points[:n], labels[:n]
+        kernels.accumulate(sums, *both)
+        kernels.accumulate(weighted, *both, old_weights=weights[:n], new_weights=weights[:n])
 
     assert [len(loop.signatures) for loop in loops] == before
     assert all(before)

@@ -48,8 +48,10 @@ def test_contract_suite_passes_on_the_simulator():
 @pytest.mark.parametrize("case", ["near ties", "heavy tails"])
 def test_threads_of_a_warp_share_the_work(monkeypatch, case):
     cuda = import_module("pipeline.kernels.cuda")
-    monkeypatch.setattr(cuda, "THREADS", 4)
-    monkeypatch.setattr(cuda, "OWN_LANES", cuda.LANES // 4)
+    loops = import_module("pipeline.kernels.cuda_loops")
+    for module in (cuda, loops):
+        monkeypatch.setattr(module, "THREADS", 4)
+    monkeypatch.setattr(loops, "OWN_LANES", loops.LANES // 4)
     points, centroids = CASES[case]()
 
     assert wrong(cuda.CudaKernels(), points[:4], centroids) == set()
@@ -70,19 +72,20 @@ def assembled():
     if cuda.is_available():
         pytest.skip("there is a device: its suite compiles them all")
     types = import_module("numba").types
-    twin = import_module("pipeline.kernels.cuda")
+    twin = import_module("pipeline.kernels.cuda_loops")
     f4, f8, i4 = types.float32, types.float64, types.int32
     rows, reals, doubles, words = f4[:, ::1], f4[::1], f8[::1], i4[::1]
     wide, table = types.int64[::1], types.int64[:, ::1]
     out = (words, doubles, reals, words, doubles)
     kernels = {
-        "_centre_points": (rows, reals, f8, f8, rows, doubles, reals),
-        "_nearest_by_bound": (rows, rows, reals, reals, reals, words, reals),
-        "_decide": (
+        "centre_points": (rows, reals, f8, f8, rows, doubles, reals),
+        "nearest_by_bound": (rows, rows, reals, reals, reals, words, reals),
+        "decide": (
             *(rows, rows, doubles, reals, words, reals, rows, rows, reals, reals),
             *(f8, types.boolean, *out),
         ),
-        "_accumulate": (rows, words, types.int64, f8, f8, wide, table, table),
+        "accumulate": (rows, words, types.int64, f8, f8, wide, table, table),
+        "accumulate_weighted": (rows, words, doubles, types.int64, f8, f8, wide, table, table),
     }
     missing = import_module("numba.cuda.cudadrv.error").NvvmSupportError
     ampere = SimpleNamespace(compute_capability=(8, 0))
@@ -106,8 +109,9 @@ def test_every_kernel_compiles(assembled):
 
 
 @here
-def test_a_canonical_sum_is_not_contracted(assembled):
-    ptx = assembled["_accumulate"]  # has no other float64 sum
+@pytest.mark.parametrize("kernel", ["accumulate", "accumulate_weighted"])
+def test_a_canonical_sum_is_not_contracted(assembled, kernel):
+    ptx = assembled[kernel]  # has no other float64 sum
 
     assert "add.rn.f64" in ptx
     assert "mul.rn.f64" in ptx
