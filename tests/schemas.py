@@ -91,8 +91,14 @@ def _assignment(key: bytes | None, value: bytes | None, headers: Given) -> None:
 
 
 def _vector(key: bytes | None, value: bytes | None, headers: Given) -> None:
-    _item(key)
+    if key is not None and key.startswith(b"\xff"):
+        _item(key[1:])
+        assert value is None or (headers["embedding-model"] and headers["eddy-offset"])
+    else:
+        _item(key)
     _metadata(headers)
+    timestamp = headers.get("eddy-timestamp")
+    assert timestamp is None or re.fullmatch(rb"[0-9]{1,19}", timestamp)
     if value is not None:
         _edv1(value)
 
@@ -108,7 +114,11 @@ def _statistics(key: bytes | None, value: bytes | None, headers: Given) -> None:
         return
     magic, n_dims, epoch, count, *_, landed, distance, squared = _EDS1.unpack_from(value)
     assert magic == b"EDS1"
-    assert len(value) == _EDS1.size + 8 * n_dims
+    weight = value[_EDS1.size + 8 * n_dims :]
+    assert len(value) == _EDS1.size + 8 * n_dims + len(weight)
+    if weight:
+        (units,) = struct.unpack("<q", weight)
+        assert 2**15 * count <= units <= 2**39 * count, "each weighs 2**-16 to 2**8"
     assert epoch >= 1
     assert 0 <= count < 2**23
     assert landed >= 0
@@ -136,11 +146,22 @@ def _model(key: bytes | None, value: bytes | None, headers: Given) -> None:
     else:
         assert re.fullmatch(rf"[1-9][0-9]*/{_CLUSTER}", name)
         if value is not None:
-            _edv1(value[:-16])
-            count, mean = struct.unpack("<Qd", value[-16:])
-            assert count < 2**63
-            assert math.isfinite(mean)
-            assert mean >= 0
+            _centroid(value)
+
+
+def _centroid(value: bytes) -> None:
+    n_dims = struct.unpack_from("<I", value, 8)[0]
+    tail = value[_EDV1.size + 4 * n_dims :]
+    _edv1(value[: len(value) - len(tail)])
+    count, squared, mean, *quantiles = struct.unpack_from("<Qdd9f", tail)
+    assert count < 2**63
+    assert math.isfinite(squared)
+    assert 0 <= mean**2 <= squared * (1 + 1e-9)
+    assert all(math.isfinite(quantile) and quantile >= 0 for quantile in quantiles)
+    assert quantiles == sorted(quantiles)
+    if len(tail) > 60:
+        assert len(tail) == 60 + 4 * n_dims, "the fitted centroid, or nothing"
+        assert tail[60:] != value[_EDV1.size :][: 4 * n_dims], "which has moved since"
 
 
 def _lifecycle(key: bytes | None, value: bytes | None, headers: Given) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import orjson
 
 from pipeline.errors import Reason, RecordError
+from pipeline.messages.embedding import decode_both
 from pipeline.messages.envelope import attributes, binary_headers, opened, structured
 from pipeline.messages.events import (
     Cause,
@@ -28,11 +28,16 @@ from pipeline.messages.events import (
     Lifecycle,
     LifecycleType,
     Metadata,
-    StatisticsRow,
 )
-from pipeline.messages.intake import Decoded, decode_batch, metadata_of
+from pipeline.messages.intake import Decoded, metadata_of
 from pipeline.messages.policy import EmbeddingPolicy, EventPolicy, LimitPolicy
 from pipeline.messages.records import Headers, Record
+from pipeline.messages.statistics import (
+    decode_statistics,
+    encode_statistics,
+    head_key,
+    statistics_key,
+)
 from pipeline.messages.vectors import decode_vector, decode_vectors, encode_vector
 
 __all__ = [
@@ -41,16 +46,15 @@ __all__ = [
     "decode_lifecycle", "decode_statistics", "decode_vector", "decode_vectors",
     "encode_assignment", "encode_change", "encode_drift", "encode_head", "encode_lifecycle",
     "encode_statistics", "encode_vector",
-    "head_key", "json_bytes", "json_value", "metadata_headers", "milliseconds", "record_metadata",
-    "statistics_key", "timestamp", "wire_number",
+    "head_key", "json_bytes", "json_value", "milliseconds", "record_metadata", "record_timestamp",
+    "statistics_key", "timestamp", "vector_headers", "wire_number",
 ]  # fmt: skip
 
-_STATISTICS = struct.Struct("<4sIQqqqqdd")
-_STATISTICS_MAGIC = b"EDS1"
 _pack_float32, _float32 = struct.Struct("<f").pack, struct.Struct("<f").unpack
 _DAY_MS = 86_400_000
 _EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
 _METADATA_HEADER = "eddy-metadata"
+_TIMESTAMP_HEADER = "eddy-timestamp"
 
 # --- JSON -----------------------------------------------------------------------------------------
 
@@ -124,17 +128,39 @@ def decode(records: Sequence[Record], embedding: EmbeddingPolicy, limits: LimitP
     2. headers: ``content-type``, ``embedding-model``, ``eddy-metadata``
     3. the value: form, fields, model, length
     4. components: finite, in range; under cosine: not all zero
+
+    Records of the next embedding model, where one is on its way, take the same checks by its own
+    name and dimensions.
     """
-    return decode_batch(records, embedding, limits, json_value, json_bytes)
+    return decode_both(records, embedding, limits, json_value, json_bytes)
 
 
-def metadata_headers(metadata: Metadata) -> Headers:
-    """The headers that carry metadata beside a vector."""
-    return ((_METADATA_HEADER, json_bytes(dict(metadata))),)
+def vector_headers(metadata: Metadata | None, timestamp_ms: int | None) -> Headers:
+    """The headers that carry beside a vector what its record had.
+
+    The time is not that of the copy: it decides what an item weighs, and a broker may set that
+    one, refuse it, or have no way to say that there is none.
+    """
+    headers: Headers = ()
+    if metadata is not None:
+        headers = ((_METADATA_HEADER, json_bytes(dict(metadata))),)
+    if timestamp_ms is not None and timestamp_ms >= 0:
+        headers += ((_TIMESTAMP_HEADER, b"%d" % timestamp_ms),)
+    return headers
+
+
+def record_timestamp(record: Record) -> int | None:
+    """The time that `vector_headers` wrote, in milliseconds since 1970; None, or RecordError."""
+    for name, value in reversed(record.headers):
+        if name == _TIMESTAMP_HEADER:
+            if value is None or not value.isdigit() or int(value) >= 2**63:
+                raise RecordError(Reason.DECODE, f"{name} is {value!r}, not milliseconds")
+            return int(value)
+    return None
 
 
 def record_metadata(record: Record) -> dict[str, Any] | None:
-    """What `metadata_headers` wrote; None if it wrote nothing, or RecordError."""
+    """The metadata that `vector_headers` wrote; None if it wrote none, or RecordError."""
     for name, value in reversed(record.headers):
         if name == _METADATA_HEADER:
             return metadata_of(json_value(value or b""))
@@ -156,6 +182,7 @@ def encode_change(change: ClusterChange, policy: EventPolicy) -> tuple[bytes, He
         "distance": _wire(change.distance),
         "margin": _wire(change.margin),
         "confidence": _wire(change.confidence),
+        "typicality": _wire(change.typicality),
         "model": {"epoch": change.epoch, "revision": change.revision},
         "source": {
             "topic": change.topic, "partition": change.partition, "offset": change.offset,
@@ -193,6 +220,7 @@ def decode_change(value: bytes) -> ClusterChange:
             offset=event["source"]["offset"],
             occurred_at_ms=milliseconds(event["occurred_at"]),
             metadata=event.get("metadata"),
+            typicality=event.get("typicality"),
         )
     except _MISSHAPEN as error:
         raise _not_ours("change event", error) from error
@@ -247,42 +275,7 @@ def decode_assignment(value: bytes) -> AssignmentRow:
         raise _not_ours("assignment", error) from error
 
 
-# --- statistics -----------------------------------------------------------------------------------
-
-
-def statistics_key(partition: int, cluster_id: str) -> bytes:
-    """The key of a cluster's statistics in one partition."""
-    return f"{partition}/{cluster_id}".encode()
-
-
-def head_key(partition: int) -> bytes:
-    """The key of a partition's head."""
-    return str(partition).encode()
-
-
-def encode_statistics(row: StatisticsRow) -> bytes:
-    """``EDS1``."""
-    sums = np.ascontiguousarray(row.sums, dtype="<i8")
-    return (
-        _STATISTICS.pack(
-            _STATISTICS_MAGIC, sums.size, row.epoch, row.count, row.square_high, row.square_low,
-            row.landed, row.distance, row.distance_squared,
-        )
-        + sums.tobytes()
-    )  # fmt: skip
-
-
-def decode_statistics(value: bytes) -> StatisticsRow:
-    """The counterpart of `encode_statistics`; the sums are the caller's."""
-    if len(value) < _STATISTICS.size or value[:4] != _STATISTICS_MAGIC:
-        raise RecordError(Reason.DECODE, f"{len(value)} bytes are no {_STATISTICS_MAGIC!r}")
-    header = _STATISTICS.unpack_from(value)
-    n_dims, (epoch, count, high, low, landed, distance, squared) = header[1], header[2:]
-    if len(value) != _STATISTICS.size + 8 * n_dims:
-        message = f"{len(value)} bytes, but {n_dims} sums make {_STATISTICS.size + 8 * n_dims}"
-        raise RecordError(Reason.DECODE, message)
-    sums = np.frombuffer(value, "<i8", offset=_STATISTICS.size).astype(np.int64)
-    return StatisticsRow(epoch, count, high, low, landed, distance, squared, sums)
+# --- heads ----------------------------------------------------------------------------------------
 
 
 def encode_head(head: Head) -> bytes:
@@ -290,9 +283,13 @@ def encode_head(head: Head) -> bytes:
     model = None
     if head.epoch is not None:
         model = {"epoch": head.epoch, "revision": head.revision}
+    since = {}
+    if head.embedding_since is not None:
+        since = {"embedding_since": head.embedding_since}
     return orjson.dumps(
         {
             "model": model,
+            **since,
             "since": head.since,
             "next": head.next_offset,
             "members": head.members,
@@ -309,7 +306,7 @@ def decode_head(value: bytes) -> Head:
         model = head["model"] or {"epoch": None, "revision": None}
         return Head(
             model["epoch"], model["revision"], head["since"], head["next"], head["members"],
-            head["records"], head["reassigned"],
+            head["records"], head["reassigned"], head.get("embedding_since"),
         )  # fmt: skip
     except _MISSHAPEN as error:
         raise _not_ours("head", error) from error
@@ -377,6 +374,7 @@ def encode_drift(alarm: Drift, policy: EventPolicy) -> tuple[bytes, Headers]:
         "state": alarm.state,
         "scope": alarm.scope,
         "cluster": alarm.cluster,
+        "clusters": alarm.clusters,
         "signal": alarm.signal,
         "statistic": wire_number(alarm.statistic),
         "threshold": wire_number(alarm.threshold),
@@ -398,6 +396,7 @@ def decode_drift(value: bytes) -> Drift:
             told["id"], told["state"], told["scope"], told["cluster"], told["signal"],
             told["statistic"], told["threshold"], told["effect"], told["arl0"], told["window"],
             told["model"]["epoch"], told["model"]["revision"], milliseconds(told["occurred_at"]),
+            tuple(told.get("clusters", ())),
         )  # fmt: skip
     except _MISSHAPEN as error:
         raise _not_ours("drift alarm", error) from error

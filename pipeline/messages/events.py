@@ -55,6 +55,8 @@ class ClusterChange(NamedTuple):
     offset: int
     occurred_at_ms: int | None
     metadata: Metadata | None = None
+    typicality: float | None = None
+    """The share of the cluster's members at the fit that lay farther away; None: not known."""
 
 
 class LifecycleType(StrEnum):
@@ -112,6 +114,8 @@ class Drift(NamedTuple):
     epoch: int
     revision: int
     occurred_at_ms: int | None
+    clusters: tuple[str, ...] = ()
+    """Those that contribute most, the most first."""
 
     @property
     def key(self) -> bytes:
@@ -133,6 +137,8 @@ class StatisticsRow:
     """Of those records to the centroid, summed."""
     distance_squared: float
     sums: NDArray[np.int64]  # (n_dims,)
+    weight: int | None = None
+    """Of the members together, where weights fade; then the units are the coarser ones."""
 
 
 class Head(NamedTuple):
@@ -146,6 +152,9 @@ class Head(NamedTuple):
     members: int
     records: int
     reassigned: int
+    embedding_since: int | None = None
+    """The epoch with which the embedding model took over by which all members stand; None: there
+    was no other, or the change is under way."""
 
 
 def change_id(

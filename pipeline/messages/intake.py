@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,11 @@ class Decoded:
     """By record, where one was given; records with equal headers share one."""
     errors: dict[int, RecordError]
     """By record: the dead letters."""
+    next_vectors: NDArray[np.float32] | None = None
+    """(n_next_vectors, n_next_dims) those of the next embedding model, likewise; None: none is
+    among them."""
+    next_rows: dict[int, int] = field(default_factory=dict)
+    """By record: the row in ``next_vectors``; ``rows`` says -1 of these records."""
 
 
 class _Meaning(NamedTuple):
@@ -71,6 +76,8 @@ class _Meaning(NamedTuple):
     form: str
     metadata: dict[str, Any] | None
     error: RecordError | None
+    is_named: bool = False
+    """Whether the embedding model is among it."""
 
 
 def decode_batch(
@@ -80,7 +87,7 @@ def decode_batch(
     parse: Parse,
     dump: Dump,
 ) -> Decoded:
-    """See `pipeline.messages.codec.decode`."""
+    """The batch as one of a single embedding model; see `pipeline.messages.codec.decode`."""
     n_dims = embedding.dimensions
     if not records:
         empty = np.empty((0, n_dims), np.float32)
@@ -116,7 +123,8 @@ def decode_batch(
     for form, indices in groups.items():
         chosen = [values[i] for i in indices]
         if form == JSON:
-            rows, given = _read_json(chosen, embedding, parse, dump)
+            named = [meanings[headers[i]].is_named for i in indices] if embedding.must_name else []
+            rows, given = _read_json(chosen, named, embedding, parse, dump)
             metadata |= {indices[position]: value for position, value in given.items()}
         else:
             rows = (read_native if form == NATIVE else read_raw)(chosen, n_dims)
@@ -189,9 +197,10 @@ def _key_problem(key: bytes | None) -> str | None:
 def _meaning(headers: Headers, embedding: EmbeddingPolicy, parse: Parse) -> _Meaning:
     """What headers say; of a name that occurs twice the last one counts, null is empty."""
     form: str = embedding.content_type
-    if not headers:
+    if not headers and not embedding.must_name:
         return _Meaning(form, None, None)
     given = {name: value or b"" for name, value in headers}
+    model = given.get("embedding-model", b"").decode("utf-8", "replace")
     metadata, error = None, None
     try:
         if "content-type" in given:
@@ -199,19 +208,28 @@ def _meaning(headers: Headers, embedding: EmbeddingPolicy, parse: Parse) -> _Mea
             if form not in _FORMS:
                 message = f"{_shown(form)} is unknown; known are {', '.join(_FORMS)}"
                 raise RecordError(Reason.CONTENT_TYPE, message)
-        _check_model(given.get("embedding-model", b"").decode("utf-8", "replace"), embedding)
+        _check_model(model, embedding)
+        if not model and form != JSON:  # JSON has a field for it
+            _check_named(embedding)
         if "eddy-metadata" in given:
             _check_metadata_size(len(given["eddy-metadata"]))
             metadata = metadata_of(parse(given["eddy-metadata"]))
     except RecordError as found:
         error = found
-    return _Meaning(form, metadata, error)
+    return _Meaning(form, metadata, error, bool(model))
 
 
 def _check_model(model: str, embedding: EmbeddingPolicy) -> None:
     """An empty name says as little as none."""
     if model and embedding.model is not None and model != embedding.model:
         message = f"made by {_shown(model)}, but expected {_shown(embedding.model)}"
+        raise RecordError(Reason.EMBEDDING_MODEL, message)
+
+
+def _check_named(embedding: EmbeddingPolicy) -> None:
+    """A record that names no model counts as one of the first that there was."""
+    if embedding.must_name:
+        message = f"names no embedding model, but expected {_shown(embedding.model)}"
         raise RecordError(Reason.EMBEDDING_MODEL, message)
 
 
@@ -225,9 +243,13 @@ def _check_metadata_size(n_bytes: int) -> None:
 
 
 def _read_json(
-    values: Sequence[bytes], embedding: EmbeddingPolicy, parse: Parse, dump: Dump
+    values: Sequence[bytes],
+    named: Sequence[bool],
+    embedding: EmbeddingPolicy,
+    parse: Parse,
+    dump: Dump,
 ) -> tuple[Rows, dict[int, dict[str, Any]]]:
-    """Rows and metadata of JSON values."""
+    """Rows and metadata of JSON values; ``named``: whose headers name the model, where one must."""
     positions, vectors, sequences = [], [], []
     metadata: dict[int, dict[str, Any]] = {}
     errors: dict[int, RecordError] = {}
@@ -235,7 +257,10 @@ def _read_json(
         try:
             given = _fields(parse(value))
             sequence = _sequence(given)
-            _check_model(_model(given), embedding)
+            model = _model(given)
+            _check_model(model, embedding)
+            if embedding.must_name and not model and not named[position]:
+                _check_named(embedding)
             if "metadata" in given:
                 described = metadata_of(given["metadata"])
                 _check_metadata_size(len(dump(described)))

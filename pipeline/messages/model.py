@@ -4,135 +4,84 @@ A revision writes only the centroids that moved, over the old ones, and compacti
 written over; so what a reader has folded may be newer than the manifest at hand. The digest of
 the centroids in a manifest tells: a manifest that does not fit is passed over, for a later one
 is on its way.
+
+The value of a centroid is an ``EDV1`` vector, and what its cluster was at the fit: count u64, mean
+squared distance f64, mean distance f64, nine quantiles of the distances f32; then, only where the
+centroid has moved since, the fitted one, f32 each. An older version wrote the first two alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import Reason, RecordError
-from pipeline.messages.codec import json_bytes, json_value, milliseconds, timestamp
-from pipeline.messages.policy import MAX_CLUSTERS
+from pipeline.messages.codec import json_bytes, json_value
+from pipeline.messages.manifest import Manifest, decode_manifest, encode_manifest
 from pipeline.messages.records import Outgoing, Record
-from pipeline.messages.vectors import HEADER, decode_vector, encode_vector
+from pipeline.messages.vectors import FLOAT32, HEADER, MAGIC
+
+__all__ = [
+    "MANIFEST_KEY", "N_QUANTILES", "Manifest", "Model", "ModelFold",
+    "centroid_key", "decode_manifest", "digest", "encode_manifest", "label_key", "label_record",
+    "model_records",
+]  # fmt: skip
 
 MANIFEST_KEY = b"manifest"
+N_QUANTILES = 9
+"""Of the distances at the fit, the nearest and the farthest member among them."""
 _LABEL = "label:"
-_FIT = struct.Struct("<Qd")  # count and mean squared distance, behind a centroid
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a model is; the order of ``clusters`` is that of the labels, and so decides ties."""
-
-    epoch: int
-    revision: int
-    metric: str
-    dimensions: int
-    embedding_model: str | None
-    clusters: tuple[str, ...]
-    max_component: float
-    input_policy: str
-    """The input's ``cleanup.policy`` as it was seen first."""
-    digest: str
-    next_cluster_number: int
-    fitted_items: int
-    fitted_inertia: float
-    fitted_offsets: tuple[int, ...]
-    """Per partition, up to where the input was read."""
-    created_at_ms: int
-
-    def __post_init__(self) -> None:
-        assert 1 <= len(self.clusters) <= MAX_CLUSTERS
-
-    @property
-    def version(self) -> str:
-        """As people write it: 7.31."""
-        return f"{self.epoch}.{self.revision}"
+_SEQUENCE = slice(HEADER.size - 8, HEADER.size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A published set of centroids, in label order."""
+    """A published set of centroids, in label order, and what their clusters were at the fit.
+
+    Distances are roots of canonical squared ones, under every metric.
+    """
 
     manifest: Manifest
     centroids: NDArray[np.float32]  # (n_clusters, n_dims)
     counts: NDArray[np.int64]  # (n_clusters,) members at the fit
     mean_squared_distances: NDArray[np.float64]  # (n_clusters,) at the fit
+    mean_distances: NDArray[np.float64]  # (n_clusters,) at the fit
+    quantiles: NDArray[np.float32]  # (n_clusters, N_QUANTILES) of the distances at the fit
+    fitted: NDArray[np.float32]  # (n_clusters, n_dims) the centroids at the fit
 
     def __post_init__(self) -> None:
-        assert self.centroids.shape == (len(self.manifest.clusters), self.manifest.dimensions)
-        assert len(self.counts) == len(self.mean_squared_distances) == len(self.centroids)
+        n_clusters = len(self.manifest.clusters)
+        assert self.centroids.shape == (n_clusters, self.manifest.dimensions)
+        assert self.fitted.shape == self.centroids.shape
+        assert self.quantiles.shape == (n_clusters, N_QUANTILES)
+        for known in (self.counts, self.mean_squared_distances, self.mean_distances):
+            assert known.shape == (n_clusters,)
 
     @property
     def version(self) -> str:
         """As people write it: 7.31."""
         return self.manifest.version
 
+    @property
+    def is_profiled(self) -> NDArray[np.bool_]:
+        """(n_clusters,) whether it is known how far the members lay at the fit.
+
+        It is not where there were none, nor of clusters that an older version published.
+        """
+        is_told = (self.quantiles[:, -1] > 0.0) | (self.mean_squared_distances == 0.0)
+        known: NDArray[np.bool_] = (self.counts > 0) & is_told
+        return known
+
 
 def digest(centroids: NDArray[np.float32]) -> str:
     """SHA-256, in hex, of the centroids' little-endian bytes in label order."""
-    return hashlib.sha256(centroids.astype("<f4").tobytes()).hexdigest()
-
-
-def encode_manifest(manifest: Manifest) -> bytes:
-    """The value of ``manifest`` and ``<epoch>``."""
-    return json_bytes(
-        {
-            "epoch": manifest.epoch,
-            "revision": manifest.revision,
-            "metric": manifest.metric,
-            "dimensions": manifest.dimensions,
-            "embedding_model": manifest.embedding_model,
-            "clusters": manifest.clusters,
-            "max_component": manifest.max_component,
-            "input_policy": manifest.input_policy,
-            "digest": manifest.digest,
-            "next_cluster_number": manifest.next_cluster_number,
-            "fitted_on": {
-                "items": manifest.fitted_items,
-                "inertia": manifest.fitted_inertia,
-                "offsets": manifest.fitted_offsets,
-            },
-            "created_at": timestamp(manifest.created_at_ms),
-        }
-    )
-
-
-def decode_manifest(value: bytes) -> Manifest:
-    """The counterpart of `encode_manifest`; RecordError for what is no manifest."""
-    told: Any = json_value(value)
-    try:
-        fitted_on, created_at_ms = told["fitted_on"], milliseconds(told["created_at"])
-        clusters = tuple(told["clusters"])
-        if created_at_ms is None or not 1 <= len(clusters) <= MAX_CLUSTERS:
-            raise ValueError("created_at or clusters")
-        return Manifest(
-            epoch=int(told["epoch"]),
-            revision=int(told["revision"]),
-            metric=told["metric"],
-            dimensions=int(told["dimensions"]),
-            embedding_model=told["embedding_model"],
-            clusters=clusters,
-            max_component=float(told["max_component"]),
-            input_policy=told["input_policy"],
-            digest=told["digest"],
-            next_cluster_number=told["next_cluster_number"],
-            fitted_items=fitted_on["items"],
-            fitted_inertia=float(fitted_on["inertia"]),
-            fitted_offsets=tuple(fitted_on["offsets"]),
-            created_at_ms=created_at_ms,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"no manifest: {type(error).__name__} {error}"[:200]
-        raise RecordError(Reason.DECODE, message) from error
+    return hashlib.sha256(np.ascontiguousarray(centroids, "<f4").data).hexdigest()
 
 
 def centroid_key(epoch: int, cluster_id: str) -> bytes:
@@ -143,6 +92,12 @@ def centroid_key(epoch: int, cluster_id: str) -> bytes:
 def label_key(cluster_id: str) -> bytes:
     """The key of a cluster's label."""
     return f"{_LABEL}{cluster_id}".encode()
+
+
+def label_record(cluster_id: str, label: str | None, topic: str) -> Outgoing:
+    """What people call a cluster from now on; None: nothing any more."""
+    value = None if label is None else json_bytes({"label": label})
+    return Outgoing(topic, 0, label_key(cluster_id), value)
 
 
 def model_records(
@@ -170,7 +125,6 @@ def model_records(
         Nulls, centroids, the epoch's manifest, and last the manifest.
     """
     epoch = model.manifest.epoch
-    old = {} if previous is None or previous.manifest.epoch != epoch else _values(previous)
     gone = [
         key
         for manifest in drop
@@ -181,34 +135,192 @@ def model_records(
     ]
     gone += [label_key(cluster) for cluster in unlabel]
     records = [Outgoing(topic, 0, key, None) for key in gone]
-    for cluster, value in _values(model).items():
-        # the header names the revision, so what stands behind it is compared
-        if cluster not in old or old[cluster][HEADER.size :] != value[HEADER.size :]:
-            records.append(Outgoing(topic, 0, centroid_key(epoch, cluster), value))
+    labels = list(range(len(model.centroids)))
+    if previous is not None and previous.manifest.epoch == epoch:
+        labels = _changed(model, previous)
+    for label, value in zip(labels, _encoded(model, labels), strict=True):
+        key = centroid_key(epoch, model.manifest.clusters[label])
+        records.append(Outgoing(topic, 0, key, value))
     value = encode_manifest(model.manifest)
     records.append(Outgoing(topic, 0, str(epoch).encode(), value))
     records.append(Outgoing(topic, 0, MANIFEST_KEY, value))
     return records
 
 
-def _values(model: Model) -> dict[str, bytes]:
-    rows = zip(
-        model.manifest.clusters,
-        model.centroids,
-        model.counts.tolist(),
-        model.mean_squared_distances.tolist(),
-        strict=True,
-    )
-    revision = model.manifest.revision
-    return {
-        cluster: encode_vector(centroid, revision) + _FIT.pack(count, mean)
-        for cluster, centroid, count, mean in rows
-    }
+# --- centroids as bytes ---------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=16)
+def _forms(n_dims: int) -> tuple[np.dtype[np.void], np.dtype[np.void], np.dtype[np.void]]:
+    """The three forms of a centroid's value, the shortest first: each goes on where one ends."""
+    oldest = [
+        ("header", "u1", (HEADER.size,)), ("centroid", "<f4", (n_dims,)),
+        ("count", "<u8"), ("mean_squared_distance", "<f8"),
+    ]  # fmt: skip
+    profiled = [*oldest, ("mean_distance", "<f8"), ("quantiles", "<f4", (N_QUANTILES,))]
+    moved = [*profiled, ("fitted", "<f4", (n_dims,))]
+    return np.dtype(oldest), np.dtype(profiled), np.dtype(moved)
+
+
+def _encoded(model: Model, labels: Sequence[int]) -> list[bytes]:
+    """The values of some centroids."""
+    _, profiled, moved = _forms(model.manifest.dimensions)
+    has_moved = np.zeros(len(labels), np.bool_)
+    if model.fitted is not model.centroids:
+        has_moved = _differ(model.fitted[labels], model.centroids[labels])
+    values: list[bytes] = [b""] * len(labels)
+    for form, places in ((profiled, ~has_moved), (moved, has_moved)):
+        at = np.flatnonzero(places)
+        if not len(at):
+            continue
+        rows, of = np.empty(len(at), form), np.array(labels, np.intp)[at]
+        header = (MAGIC, FLOAT32, 0, 0, model.manifest.dimensions, model.manifest.revision)
+        rows["header"] = np.frombuffer(HEADER.pack(*header), np.uint8)
+        rows["centroid"] = model.centroids[of]
+        rows["count"] = model.counts[of]
+        rows["mean_squared_distance"] = model.mean_squared_distances[of]
+        rows["mean_distance"] = model.mean_distances[of]
+        rows["quantiles"] = model.quantiles[of]
+        if form is moved:
+            rows["fitted"] = model.fitted[of]
+        for i, row in zip(at.tolist(), rows, strict=True):
+            values[i] = row.tobytes()
+    return values
+
+
+def _changed(model: Model, previous: Model) -> list[int]:
+    """The labels of what a revision has to write."""
+    assert model.manifest.clusters == previous.manifest.clusters
+    changed = np.zeros(len(model.centroids), np.bool_)
+    for name in _ARRAYS:
+        changed |= _differ(getattr(model, name), getattr(previous, name))
+    labels: list[int] = np.flatnonzero(changed).tolist()
+    return labels
+
+
+_ARRAYS = (
+    "centroids", "counts", "mean_squared_distances", "mean_distances", "quantiles", "fitted",
+)  # fmt: skip
+
+
+def _differ(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
+    """(n,) whether any bit of a row differs: the digest tells -0.0 from 0.0."""
+    if one is other or not len(one):  # a revision shares what it leaves alone
+        return np.zeros(len(one), np.bool_)
+    bits = f"u{one.itemsize}"
+    differ = np.ascontiguousarray(one).view(bits) != np.ascontiguousarray(other).view(bits)
+    rows: NDArray[np.bool_] = differ.reshape(len(one), -1).any(axis=1)
+    return rows
+
+
+def _decoded(manifest: Manifest, base: Model | None, fresh: Mapping[int, bytes]) -> Model:
+    """The model whose centroids are those of ``base``, but for the ``fresh`` ones, by label.
+
+    RecordError for a value that is no centroid of such a model.
+    """
+    n_clusters, n_dims = len(manifest.clusters), manifest.dimensions
+    if base is None:
+        centroids, fitted = np.empty((2, n_clusters, n_dims), np.float32)
+        counts = np.empty(n_clusters, np.int64)
+        squares, means = np.empty((2, n_clusters))
+        quantiles = np.empty((n_clusters, N_QUANTILES), np.float32)
+    else:
+        centroids, fitted = base.centroids.copy(), base.fitted
+        counts, quantiles = base.counts.copy(), base.quantiles.copy()
+        squares, means = base.mean_squared_distances.copy(), base.mean_distances.copy()
+    for rows, labels in _read(fresh, n_dims):
+        names = rows.dtype.names or ()
+        centroids[labels] = rows["centroid"]
+        counts[labels] = rows["count"]
+        squares[labels] = rows["mean_squared_distance"]
+        means[labels] = rows["mean_distance"] if "mean_distance" in names else 0.0
+        quantiles[labels] = rows["quantiles"] if "quantiles" in names else 0.0
+        at_fit = rows["fitted"] if "fitted" in names else rows["centroid"]
+        if base is None or _differ(fitted[labels], at_fit).any():
+            if base is not None and fitted is base.fitted:
+                fitted = fitted.copy()
+            fitted[labels] = at_fit
+    return Model(manifest, centroids, counts, squares, means, quantiles, fitted)
+
+
+def _read(
+    values: Mapping[int, bytes], n_dims: int
+) -> Iterator[tuple[NDArray[np.void], NDArray[np.intp]]]:
+    """Values by label, as rows of equal form, with their labels."""
+    forms = {form.itemsize: form for form in _forms(n_dims)}
+    by_form: dict[int, list[int]] = {}
+    longest = max(forms)
+    for label, value in values.items():
+        size = min(len(value), longest)  # a later version may say more behind
+        if size not in forms:
+            raise RecordError(Reason.DECODE, f"{len(value)} bytes are no centroid")
+        by_form.setdefault(size, []).append(label)
+    expected = np.frombuffer(HEADER.pack(MAGIC, FLOAT32, 0, 0, n_dims, 0), np.uint8)
+    for size, labels in by_form.items():
+        rows = np.frombuffer(b"".join([values[label][:size] for label in labels]), forms[size])
+        if (rows["header"] != expected)[:, : _SEQUENCE.start].any():
+            raise RecordError(Reason.DECODE, "a centroid does not begin as a vector does")
+        yield rows, np.array(labels, np.intp)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class _Epoch:
+    """What is known of an epoch: the model put together last, and the values read since."""
+
+    model: Model | None = None
+    values: dict[str, bytes | None] = field(default_factory=dict)
+    """By cluster; None: removed."""
+
+    def take(self, cluster: str, value: bytes | None) -> None:
+        if self.model is None:
+            if value is None:
+                self.values.pop(cluster, None)
+            else:
+                self.values[cluster] = value
+        elif value is None or _revision(value) > self.model.manifest.revision:
+            self.values[cluster] = value  # what is older stands in the model already
+
+    def assembled(self, manifest: Manifest) -> Model | None:
+        """The model of a manifest; None if the centroids at hand are not its."""
+        base = self.model
+        if base is not None and base.manifest == manifest and not self.values:
+            return base
+        if base is not None and base.manifest.clusters != manifest.clusters:
+            return None
+        fresh: dict[int, bytes] = {}
+        for label, cluster in enumerate(manifest.clusters):
+            if cluster in self.values:
+                value = self.values[cluster]
+                if value is None:
+                    return None
+                fresh[label] = value
+            elif base is None:
+                return None
+        try:
+            model = _decoded(manifest, base, fresh)
+        except RecordError:
+            return None
+        if digest(model.centroids) != manifest.digest:
+            return None
+        self.model, self.values = model, {}
+        return model
+
+
+def _revision(value: bytes) -> int:
+    """Which revision wrote a centroid."""
+    return int.from_bytes(value[_SEQUENCE], "little")
 
 
 @dataclass(slots=True, eq=False)
 class ModelFold:
-    """What a reader of the topic knows, record by record; it may go on as a tail for ever."""
+    """What a reader of the topic knows, record by record; it may go on as a tail for ever.
+
+    A revision costs what it says: only the centroids that it brings are decoded, and the digest
+    is taken.
+    """
 
     newest: Model | None = None
     """The newest one whose digest fitted what was folded."""
@@ -218,7 +330,7 @@ class ModelFold:
     """Cluster id -> what people call it."""
     n_ignored: int = 0
     """Records that nobody here knows how to read."""
-    _centroids: dict[int, dict[str, bytes]] = field(default_factory=dict)
+    _known: dict[int, _Epoch] = field(default_factory=dict)
 
     def fold(self, records: Sequence[Record]) -> None:
         """Take the next records in, in offset order.
@@ -244,7 +356,7 @@ class ModelFold:
         """Know a model that this process has published itself; reading it later changes nothing."""
         self.newest = model
         self.epochs[model.manifest.epoch] = model.manifest
-        self._centroids[model.manifest.epoch] = _values(model)
+        self._known[model.manifest.epoch] = _Epoch(model)
 
     def _take(self, record: Record) -> None:
         if record.key == MANIFEST_KEY:
@@ -256,17 +368,17 @@ class ModelFold:
         elif not epoch.isdecimal():
             self.n_ignored += 1
         elif slash:
-            centroids = self._centroids.setdefault(int(epoch), {})
-            if record.value is not None:
-                centroids[cluster] = record.value
-            else:
-                centroids.pop(cluster, None)
-            if not centroids:
-                del self._centroids[int(epoch)]
+            self._known.setdefault(int(epoch), _Epoch()).take(cluster, record.value)
         elif record.value is None:
             self.epochs.pop(int(epoch), None)
+            self._known.pop(int(epoch), None)
         else:
-            self.epochs[int(epoch)] = decode_manifest(record.value)
+            self._take_manifest(int(epoch), decode_manifest(record.value))
+
+    def _take_manifest(self, epoch: int, manifest: Manifest) -> None:
+        at_hand = self.epochs.get(epoch)
+        if at_hand is None or at_hand.revision <= manifest.revision:
+            self.epochs[epoch] = manifest
 
     def _take_label(self, cluster: str, value: bytes | None) -> None:
         told = None if value is None else json_value(value)
@@ -283,21 +395,5 @@ class ModelFold:
         self.newest = self._assembled(manifest) or self.newest
 
     def _assembled(self, manifest: Manifest) -> Model | None:
-        """The model of a manifest; None if the centroids at hand are not its."""
-        found = self._centroids.get(manifest.epoch, {})
-        end = HEADER.size + 4 * manifest.dimensions
-        try:
-            values = [found[cluster] for cluster in manifest.clusters]
-            rows = [decode_vector(value[:end], manifest.dimensions)[0] for value in values]
-            fits = [_FIT.unpack(value[end:]) for value in values]
-        except (KeyError, RecordError, struct.error):
-            return None
-        centroids = np.stack(rows)
-        if digest(centroids) != manifest.digest:
-            return None
-        return Model(
-            manifest,
-            centroids,
-            np.array([count for count, _ in fits], np.int64),
-            np.array([mean for _, mean in fits], np.float64),
-        )
+        known = self._known.get(manifest.epoch)
+        return None if known is None else known.assembled(manifest)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
 
 from pipeline.errors import ConfigError
 
@@ -23,12 +23,40 @@ MAX_CLUSTERS = 50_000  # a manifest names them all in one record
 
 
 @dataclass(frozen=True, slots=True)
+class NextEmbedding:
+    """The embedding model that shall take over; until it has, records of both are accepted."""
+
+    model: str | None = None
+    """Its name, which its records must give; null: none is on its way."""
+    dimensions: int | None = None
+    """Numbers of its vectors; null: as many as now."""
+    share: float = 0.95
+    """It takes over once so large a share of the items has a vector of both models."""
+
+    def __post_init__(self) -> None:
+        if self.model is not None and not self.model:
+            raise ConfigError("embedding.next.model is empty, but must be a name or null")
+        if self.dimensions is not None and not 1 <= self.dimensions <= MAX_DIMENSIONS:
+            raise ConfigError(
+                f"embedding.next.dimensions is {self.dimensions}, but must be 1 to "
+                f"{MAX_DIMENSIONS}, or null"
+            )
+        if not 0.0 < self.share <= 1.0:
+            raise ConfigError(
+                f"embedding.next.share is {self.share}, but must be above 0, and 1 at most"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddingPolicy:
     """What a vector has to be.
 
     ``max_component`` bounds each component and fixes the unit of the integer statistics, so it
     is for the life of an embedding model; None stands for 1 under cosine and 256 otherwise.
     """
+
+    must_name: ClassVar[bool] = False
+    """Whether a record that names no embedding model is a dead letter, as one of another is."""
 
     dimensions: int = 1024
     """Numbers of a vector."""
@@ -41,6 +69,7 @@ class EmbeddingPolicy:
     max_component: float | None = None
     """Bound of a vector's numbers, a power of two, for the life of an embedding model; null: 1
     under cosine, else 256."""
+    next: NextEmbedding = field(default_factory=NextEmbedding)
 
     def __post_init__(self) -> None:
         if not 1 <= self.dimensions <= MAX_DIMENSIONS:
@@ -51,6 +80,7 @@ class EmbeddingPolicy:
         _one_of("embedding.content_type", self.content_type, get_args(ContentType))
         if self.model is not None and not self.model:
             raise ConfigError("embedding.model is empty, but must be a name or null")
+        self._check_next()
         if self.max_component is None:
             return
         given = f"embedding.max_component is {self.max_component}"
@@ -68,6 +98,46 @@ class EmbeddingPolicy:
         if self.metric == "cosine":
             return 1.0
         return 256.0 if self.max_component is None else float(self.max_component)
+
+    @property
+    def successor(self) -> EmbeddingPolicy | None:
+        """What a vector of the next embedding model has to be; None: none is on its way."""
+        if self.next.model is None:
+            return None
+        return NamedEmbeddingPolicy(
+            dimensions=self.next.dimensions or self.dimensions,
+            metric=self.metric,
+            model=self.next.model,
+            content_type=self.content_type,
+            max_component=self.max_component,
+        )
+
+    def _check_next(self) -> None:
+        name = self.next.model
+        if name is None and self.next.dimensions is not None:
+            raise ConfigError(
+                f"embedding.next.dimensions is {self.next.dimensions}, but embedding.next.model "
+                "is null: name the model that has them"
+            )
+        if name is not None and self.model is None:
+            raise ConfigError(
+                f"embedding.next.model is {name!r}, but embedding.model is null: name the model "
+                "that stands first; records that name none count as its"
+            )
+        if name is not None and name == self.model:
+            raise ConfigError(
+                f"embedding.next.model is {name!r}, but must be another than embedding.model"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class NamedEmbeddingPolicy(EmbeddingPolicy):
+    """What a vector has to be where there was another embedding model before.
+
+    A record that names no model counts as one of the first, so here every record names its own.
+    """
+
+    must_name: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,13 +26,9 @@ from pipeline.messages.codec import (
     encode_drift,
     encode_head,
     encode_lifecycle,
-    encode_statistics,
     head_key,
     json_value,
-    metadata_headers,
     milliseconds,
-    record_metadata,
-    statistics_key,
     timestamp,
     wire_number,
 )
@@ -44,13 +40,11 @@ from pipeline.messages.events import (
     Head,
     Lifecycle,
     LifecycleType,
-    StatisticsRow,
     change_id,
     confidence,
 )
 from pipeline.messages.policy import EventPolicy
-from pipeline.messages.records import Record
-from pipeline.messages.vectors import decode_vector, decode_vectors, encode_vector
+from pipeline.messages.vectors import decode_vector
 from tests.schemas import validate
 
 PLAIN = EventPolicy()
@@ -72,6 +66,7 @@ CHANGE = ClusterChange(
     partition=3,
     offset=1841,
     occurred_at_ms=NOON_MS,
+    typicality=0.04,
 )
 COUNTS = st.integers(0, 2**53)
 DISTANCES = st.floats(0, 1e30)
@@ -139,7 +134,7 @@ def test_a_change_is_written_as_documented():
     assert value == (
         b'{"id":"embedding-changes/3/1841","type":"reassigned","item":"python3-numpy",'
         b'"from":"c12","to":"c40","cause":"record",'
-        b'"distance":0.412,"margin":0.083,"confidence":0.17,'
+        b'"distance":0.412,"margin":0.083,"confidence":0.17,"typicality":0.04,'
         b'"model":{"epoch":7,"revision":31},'
         b'"source":{"topic":"embedding-changes","partition":3,"offset":1841},'
         b'"occurred_at":"2026-03-01T12:00:00.123Z"}'
@@ -163,6 +158,7 @@ def changes(draw):
         kind, item, before if left else None, after if joined else None, cause,
         best if joined else None, margin, sure, epoch, revision, topic, partition, offset,
         draw(TIMES), draw(st.none() | st.dictionaries(st.text(max_size=5), SCALARS, max_size=3)),
+        draw(st.none() | st.floats(0, 1)) if joined else None,
     )  # fmt: skip
 
 
@@ -172,7 +168,7 @@ def test_a_change_fits_the_schema_and_comes_back_from_any_envelope(change, envel
     names = tuple(change.metadata or ())[:2]
     policy = EventPolicy(envelope, tuple(name for name in names if name))
     shown = {name: change.metadata[name] for name in policy.metadata} if policy.metadata else {}
-    numbers = ("distance", "margin", "confidence")
+    numbers = ("distance", "margin", "confidence", "typicality")
 
     value, headers = encode_change(change, policy)
 
@@ -286,36 +282,6 @@ def test_readers_pass_over_fields_they_do_not_know():
     assert decode_change(json.dumps(event).encode()) == CHANGE
 
 
-INT64 = st.integers(-(2**63), 2**63 - 1)
-
-
-@settings(deadline=None)
-@given(
-    st.integers(1, 2**63), st.lists(INT64, min_size=4, max_size=4),
-    st.lists(st.floats(allow_nan=False), min_size=2, max_size=2), st.lists(INT64, max_size=40),
-)  # fmt: skip
-def test_statistics_come_back(epoch, integers, floats, sums):
-    row = StatisticsRow(epoch, *integers, *floats, np.array(sums, np.int64))
-
-    again = decode_statistics(encode_statistics(row))
-
-    assert again.sums.tolist() == sums
-    for name in ("epoch", "count", "square_high", "square_low", "landed", "distance"):
-        assert getattr(again, name) == getattr(row, name)
-    assert again.distance_squared == row.distance_squared
-
-
-def test_statistics_are_laid_out_as_documented():
-    value = encode_statistics(StatisticsRow(7, 3, 4, 5, 6, 1.5, 2.5, np.array([-1, 2], np.int64)))
-
-    assert value.hex(" ", 4).split() == [
-        "45445331", "02000000", "07000000", "00000000", "03000000", "00000000", "04000000",
-        "00000000", "05000000", "00000000", "06000000", "00000000", "00000000", "0000f83f",
-        "00000000", "00000440", "ffffffff", "ffffffff", "02000000", "00000000",
-    ]  # fmt: skip
-    validate("cluster-stats", statistics_key(3, "c40"), value)
-
-
 @settings(deadline=None)
 @given(
     st.tuples(st.integers(1, 99), COUNTS) | st.just((None, None)),
@@ -326,47 +292,6 @@ def test_a_head_fits_the_schema_and_comes_back(version, counts):
 
     validate("cluster-stats", head_key(3), encode_head(head))
     assert decode_head(encode_head(head)) == head
-
-
-# --- vectors ----------------------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40),
-    st.integers(0, 2**64 - 1),
-)
-def test_a_stored_vector_comes_back_bit_by_bit(numbers, sequence):
-    vector = np.array(numbers, np.float32)
-
-    value = encode_vector(vector, sequence)
-    again, number = decode_vector(value, len(numbers))
-
-    assert again.tobytes() == vector.tobytes()
-    assert number == sequence
-    assert value == encode_vector(vector.astype(">f4")[::-1][::-1], sequence)
-
-
-def test_stored_vectors_are_read_together():
-    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
-    values = [encode_vector(row, i) for i, row in enumerate(rows)]
-
-    matrix, sequences = decode_vectors(values, 4)
-
-    assert matrix.tolist() == rows.tolist()
-    assert sequences == [0, 1, 2]
-    assert decode_vectors([], 4)[0].shape == (0, 4)
-    with pytest.raises(RecordError, match="4 dimensions, but expected 5"):
-        decode_vectors(values, 5)
-
-
-def test_metadata_travels_with_a_vector():
-    metadata = {"section": "ключ", "n": 1, "x": 0.5, "b": True}
-    headers = metadata_headers(metadata)
-
-    validate("item-vectors", b"item", encode_vector(np.ones(3, np.float32)), headers)
-    assert record_metadata(Record(0, 0, b"item", b"", None, headers)) == metadata
-    assert record_metadata(Record(0, 0, b"item", b"")) is None
 
 
 # --- lifecycle and drift ----------------------------------------------------------------------
@@ -406,6 +331,32 @@ def test_an_alarm_fits_the_schema_and_comes_back(envelope):
 
     validate("cluster-drift", alarm.key, value, headers)
     assert decode_drift(value) == alarm
+
+
+def test_an_alarm_names_the_clusters_that_contribute_most():
+    alarm = Drift(
+        "7.31/model/occupancy/raised/1772366400123", "raised", "model", None, "occupancy",
+        9.31, 8.72, 0.14, 10_000, 4096, 7, 31, NOON_MS, ("c40", "c12"),
+    )  # fmt: skip
+
+    value, headers = encode_drift(alarm, PLAIN)
+
+    validate("cluster-drift", alarm.key, value, headers)
+    assert json.loads(value)["clusters"] == ["c40", "c12"]
+    assert decode_drift(value) == alarm
+
+
+def test_events_of_an_older_version_are_read():
+    change = json.loads(encode_change(CHANGE, PLAIN)[0])
+    del change["typicality"]
+    alarm = {
+        "id": "x", "type": "drift", "state": "raised", "scope": "model", "cluster": None,
+        "signal": "churn", "statistic": 1.0, "threshold": 0.5, "effect": 0.5, "arl0": 100,
+        "window": 10, "model": {"epoch": 1, "revision": 0}, "occurred_at": None,
+    }  # fmt: skip
+
+    assert decode_change(json.dumps(change).encode()) == CHANGE._replace(typicality=None)
+    assert decode_drift(json.dumps(alarm).encode()).clusters == ()
 
 
 # --- what is not ours -------------------------------------------------------------------------

@@ -10,10 +10,9 @@ import struct
 import numpy as np
 import pytest
 
+from pipeline.errors import RecordError
 from pipeline.messages.codec import json_bytes, json_value
 from pipeline.messages.model import (
-    Manifest,
-    Model,
     ModelFold,
     decode_manifest,
     digest,
@@ -21,64 +20,20 @@ from pipeline.messages.model import (
     label_key,
     model_records,
 )
-from pipeline.messages.records import Outgoing, Record
+from pipeline.messages.records import Record
+from tests.messages.model_topic import (
+    FIRST,
+    MOVED,
+    SECOND,
+    TOPIC,
+    D,
+    Topic,
+    history,
+    model,
+    moved_to,
+    same,
+)
 from tests.schemas import validate_record
-
-D = 3
-TOPIC = "eddy.cluster-model"
-
-
-def model(epoch, revision, centroids, clusters=None):
-    centroids = np.array(centroids, np.float32)
-    names = tuple(clusters or (f"c{i + 1}" for i in range(len(centroids))))
-    manifest = Manifest(
-        epoch=epoch, revision=revision, metric="euclidean", dimensions=D, embedding_model=None,
-        clusters=names, max_component=256.0, input_policy="compact", digest=digest(centroids),
-        next_cluster_number=100, fitted_items=17, fitted_inertia=0.1 + 0.2,
-        fitted_offsets=(4, 0), created_at_ms=1_772_366_400_123,
-    )  # fmt: skip
-    n = len(centroids)
-    return Model(manifest, centroids, np.arange(n, dtype=np.int64), np.linspace(0, 1, n))
-
-
-FIRST = model(1, 0, [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
-MOVED = model(1, 1, [[1, 0, 0], [0, 2, 0], [0, 0, 1]])
-SECOND = model(2, 0, [[5, 0, 0], [0, 0, 6]], ["c3", "c4"])
-
-
-class Topic:
-    """A log that hands out records, and may be compacted."""
-
-    def __init__(self):
-        self.records = []
-
-    def write(self, outgoing):
-        start = len(self.records)
-        self.records += [
-            Record(0, start + i, o.key, o.value, None, o.headers) for i, o in enumerate(outgoing)
-        ]
-        return self.records[start:]
-
-    def compacted(self):
-        last = {record.key: record.offset for record in self.records}
-        return [r for r in self.records if last[r.key] == r.offset and r.value is not None]
-
-
-def history(*models):
-    topic, previous = Topic(), None
-    for one in models:
-        topic.write(model_records(one, TOPIC, previous=previous))
-        previous = one
-    return topic
-
-
-def same(a, b):
-    return (
-        a.manifest == b.manifest
-        and a.centroids.tobytes() == b.centroids.tobytes()
-        and a.counts.tolist() == b.counts.tolist()
-        and a.mean_squared_distances.tolist() == b.mean_squared_distances.tolist()
-    )
 
 
 def test_a_new_epoch_writes_all_centroids_and_the_manifest_last():
@@ -87,7 +42,8 @@ def test_a_new_epoch_writes_all_centroids_and_the_manifest_last():
     assert [record.key for record in records] == [b"1/c1", b"1/c2", b"1/c3", b"1", b"manifest"]
     assert {(record.topic, record.partition) for record in records} == {(TOPIC, 0)}
     assert records[1].value == (
-        struct.pack("<4sBBHIQ3f", b"EDV1", 0, 0, 0, D, 0, 0, 1, 0) + struct.pack("<Qd", 1, 0.5)
+        struct.pack("<4sBBHIQ3f", b"EDV1", 0, 0, 0, D, 0, 0, 1, 0)
+        + struct.pack("<Qdd9f", 1, 0.5, 0.25, *(i / 8 for i in range(9, 18)))
     )
     assert records[3].value == records[4].value
     for record in records:
@@ -107,6 +63,38 @@ def test_a_revision_writes_what_moved():
 
     assert [record.key for record in records] == [b"1/c2", b"1", b"manifest"]
     assert struct.unpack_from("<Q", records[0].value, 12) == (1,)
+    profile = struct.pack("<Qdd9f", 1, 0.5, 0.25, *(i / 8 for i in range(9, 18)))
+    assert records[0].value[20:] == struct.pack("<3f", 0, 2, 0) + profile + struct.pack(
+        "<3f", 0, 1, 0
+    ), "where it was fitted"
+    for record in records:
+        validate_record("cluster-model", record)
+
+
+def test_a_centroid_that_came_back_to_where_it_was_fitted_is_written_without_that():
+    back = dataclasses.replace(FIRST, manifest=dataclasses.replace(FIRST.manifest, revision=2))
+
+    records = model_records(back, TOPIC, previous=MOVED)
+
+    assert [record.key for record in records] == [b"1/c2", b"1", b"manifest"]
+    assert len(records[0].value) == 20 + 12 + 60
+    fold = ModelFold()
+    fold.fold([*history(FIRST, MOVED).records, *Topic().write(records)])
+    assert same(fold.newest, back)
+
+
+def test_a_bit_that_only_the_digest_sees_is_written():
+    signed = moved_to(FIRST, 1, [[1, 0, 0], [0, 1, -0.0], [0, 0, 1]])
+
+    records = model_records(signed, TOPIC, previous=FIRST)
+
+    assert [record.key for record in records] == [b"1/c2", b"1", b"manifest"]
+
+
+def test_a_revision_that_moves_nothing_writes_the_manifest():
+    still = dataclasses.replace(FIRST, manifest=dataclasses.replace(FIRST.manifest, revision=1))
+
+    assert [r.key for r in model_records(still, TOPIC, previous=FIRST)] == [b"1", b"manifest"]
 
 
 def test_epochs_beyond_those_kept_are_removed_with_their_centroids():
@@ -124,6 +112,29 @@ def test_epochs_beyond_those_kept_are_removed_with_their_centroids():
 def test_a_manifest_comes_back():
     assert decode_manifest(encode_manifest(FIRST.manifest)) == FIRST.manifest
     assert FIRST.version == "1.0"
+    fading = dataclasses.replace(FIRST.manifest, half_life_s=3600.0, landmark_ms=1_772_366_400_123)
+    assert decode_manifest(encode_manifest(fading)) == fading
+    assert json_value(encode_manifest(fading))["forgetting"] == {
+        "half_life_s": 3600.0,
+        "landmark": "2026-03-01T12:00:00.123Z",
+    }
+
+
+def test_a_manifest_of_an_older_version_forgets_nothing():
+    told = json_value(encode_manifest(FIRST.manifest))
+    assert told.pop("forgetting") is None
+
+    assert decode_manifest(json_bytes(told)) == FIRST.manifest
+
+
+@pytest.mark.parametrize(
+    "forgetting", [{}, [], 1, {"half_life_s": 1.0}, {"half_life_s": 1.0, "landmark": None}]
+)
+def test_control_half_a_way_to_forget_is_no_manifest(forgetting):
+    told = json_value(encode_manifest(FIRST.manifest)) | {"forgetting": forgetting}
+
+    with pytest.raises(RecordError):
+        decode_manifest(json_bytes(told))
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
@@ -207,7 +218,7 @@ def test_dropped_epochs_are_forgotten():
 
     assert fold.epochs.keys() == {2}
     assert fold.model_of(1) is None
-    assert fold._centroids.keys() == {2}, "what can grow has a bound"
+    assert fold._known.keys() == {2}, "what can grow has a bound"
 
 
 def test_labels_come_and_go():
@@ -294,9 +305,3 @@ def test_any_prefix_and_any_compaction_gives_a_published_model_or_none(seed):
     assert all(same(found, by_version[found.version]) for found in seen)
     versions = [(m.manifest.epoch, m.manifest.revision) for m in seen]
     assert versions == sorted(versions)
-
-
-def test_a_model_is_what_its_manifest_says():
-    with pytest.raises(AssertionError):
-        dataclasses.replace(FIRST, centroids=FIRST.centroids[:2])
-    assert isinstance(model_records(FIRST, TOPIC)[0], Outgoing)

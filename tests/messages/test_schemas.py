@@ -23,8 +23,8 @@ from pipeline.messages.codec import (
     encode_head,
     encode_lifecycle,
     json_bytes,
-    metadata_headers,
     record_metadata,
+    vector_headers,
 )
 from pipeline.messages.commands import decode_command, encode_command
 from pipeline.messages.model import ModelFold, decode_manifest, encode_manifest, label_key
@@ -49,7 +49,7 @@ def _embedding(value):
 
 
 def _metadata(value):
-    (header,) = metadata_headers(json.loads(value))
+    (header,) = vector_headers(json.loads(value), None)
     return json_bytes(record_metadata(Record(0, 0, b"item", None, None, (header,))))
 
 
