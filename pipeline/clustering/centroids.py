@@ -16,7 +16,7 @@ class CentroidPolicy:
     min_updates: int = 100
     """Changes of members after which a partition's statistics are due."""
     min_interval_s: float = 1.0
-    """Never closer together than this."""
+    """Never closer together than this; 0: as fast as the centroids can follow."""
     max_interval_s: float = 30.0
     """Due after this, however few the changes."""
     tolerance: float = 1.0e-4
@@ -27,10 +27,10 @@ class CentroidPolicy:
             raise ConfigError(
                 f"centroids.min_updates is {self.min_updates}, but must be at least 1"
             )
-        if not 0 < self.min_interval_s <= self.max_interval_s:
+        if not 0 <= self.min_interval_s <= self.max_interval_s:
             raise ConfigError(
-                f"centroids.min_interval_s is {self.min_interval_s}, but must be above 0 and at "
-                f"most max_interval_s, {self.max_interval_s}"
+                f"centroids.min_interval_s is {self.min_interval_s}, but must not be below 0, nor "
+                f"above max_interval_s, {self.max_interval_s}"
             )
         if self.tolerance < 0:
             raise ConfigError(f"centroids.tolerance is {self.tolerance}, but must not be below 0")

@@ -10,12 +10,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.clustering.forgetting import MAX_HALF_LIFE_S
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.kernels.contract import Assignment, Kernels, Labels, Points, Sums
+from pipeline.kernels.contract import (
+    WEIGHT_UNIT,
+    Assignment,
+    Kernels,
+    Labels,
+    Points,
+    Sums,
+    Weights,
+)
 
 MAX_CLUSTERS = 50_000
 MAX_POINTS = 2**23 - 1  # the sums of more rows may not fit their integers
@@ -28,15 +38,35 @@ MAX_SEED_WORK = 2**36  # components read while seeding: about 10 s on two cores
 class ClusteringPolicy:
     """How many clusters there are to be, and which of the equally good fits it is."""
 
-    clusters: int = 500
-    """Fewer where there are fewer distinct items."""
+    clusters: int | Literal["auto"] = 500
+    """How many, fewer where there are fewer distinct items; auto: as many as tests tell apart."""
+    min: int = 2
+    """The least that auto takes."""
+    max: int = MAX_CLUSTERS
+    """The most that auto takes."""
+    half_life_s: float | None = None
+    """An item so much older than another counts half as much; null: all count alike."""
     seed: int = 0
     """The same seed and items give the same model."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.clusters <= MAX_CLUSTERS:
+        if self.clusters != "auto" and not 1 <= self.clusters <= MAX_CLUSTERS:
             raise ConfigError(
-                f"clustering.clusters is {self.clusters}, but must be in 1..{MAX_CLUSTERS}"
+                f"clustering.clusters is {self.clusters}, but must be auto or in 1..{MAX_CLUSTERS}"
+            )
+        for name in ("min", "max"):
+            if not 1 <= getattr(self, name) <= MAX_CLUSTERS:
+                raise ConfigError(
+                    f"clustering.{name} is {getattr(self, name)}, but must be in 1..{MAX_CLUSTERS}"
+                )
+        if self.min > self.max:
+            raise ConfigError(
+                f"clustering.min is {self.min}, but must be at most clustering.max, {self.max}"
+            )
+        if self.half_life_s is not None and not 0.001 <= self.half_life_s <= MAX_HALF_LIFE_S:
+            raise ConfigError(
+                f"clustering.half_life_s is {self.half_life_s}, but must be null or in "
+                f"0.001..{MAX_HALF_LIFE_S:.0f}"
             )
         if self.seed < 0:
             raise ConfigError(f"clustering.seed is {self.seed}, but must not be below 0")
@@ -66,7 +96,7 @@ class Fit:
     labels: Labels  # (n_points,): the exact argmin over these very centroids
     distances_squared: NDArray[np.float64]  # (n_points,): canonical
     inertia: float
-    """Their sum."""
+    """Their sum; of points with weights, the weighted one."""
     n_iterations: int
     """Passes over all points."""
     has_converged: bool
@@ -81,6 +111,7 @@ def fit(
     seed: int,
     max_component: float,
     start: Points | None = None,
+    weights: Weights | None = None,
     max_iterations: int = 300,
     tol: float = 1e-4,
     spherical: bool = False,
@@ -98,6 +129,8 @@ def fit(
         No component is larger than ``max_component``, a power of two.
     start : (n_clusters, n_dims) float32, optional
         A warm start; not modified.
+    weights : (n_points,) float64, optional
+        How much each point counts, above 0 and at most `MAX_WEIGHT`; without any, all alike.
     spherical
         Centroids are unit vectors; the points must be. A cluster whose mean is zero keeps its
         centroid.
@@ -128,41 +161,68 @@ def fit(
             raise FitCancelledError("the fit was cancelled")
 
     if start is None:
-        centroids = seeds(points, n_clusters, kernels=kernels, seed=seed, on_seed=stop_if_cancelled)
+        centroids = seeds(
+            points,
+            n_clusters,
+            kernels=kernels,
+            seed=seed,
+            weights=weights,
+            on_seed=stop_if_cancelled,
+        )
     else:
         centroids = start.astype(np.float32, order="C")
-    tolerance = tol * _mean_variance(points, kernels)
+    tolerance = tol * _mean_variance(points, kernels, weights)
     labels = np.full(n_points, -1, np.int32)
-    sums = Sums.zeros(n_clusters, n_dims, max_component=max_component)
+    sums = Sums.zeros(
+        n_clusters, n_dims, max_component=max_component, is_weighted=weights is not None
+    )
     for n_iterations in range(1, max_iterations + 1):
         stop_if_cancelled()
         found = kernels.assign(kernels.load(centroids), points)
         if on_pass is not None:
-            on_pass(n_iterations, float(found.distances_squared.sum()))
-        settled = _relocated(found, n_clusters)
+            on_pass(n_iterations, _weighted(found.distances_squared, weights))
+        settled = _relocated(found, n_clusters, weights)
         changed = np.flatnonzero(settled != labels)
         if not len(changed):
-            return _fit(centroids, found, n_iterations, has_converged=True)
-        rows = points if len(changed) == n_points else points[changed]
-        kernels.accumulate(sums, rows, labels[changed], rows, settled[changed])
+            return _fit(centroids, found, n_iterations, weights, has_converged=True)
+        _move(sums, points, labels, settled, changed, kernels, weights)
         labels = settled
         before, centroids = centroids, _means(sums, centroids, spherical=spherical)
         shift = float(np.square(centroids.astype(np.float64) - before).sum())
         if shift == 0.0 and settled is found.labels:  # the fixed point: `found` is its argmin
-            return _fit(centroids, found, n_iterations, has_converged=True)
+            return _fit(centroids, found, n_iterations, weights, has_converged=True)
         if shift <= tolerance:
             stop_if_cancelled()
             # the labels returned are those of the centroids returned, not of those before
             found = kernels.assign(kernels.load(centroids), points)
             if np.bincount(found.labels, minlength=n_clusters).all():
-                return _fit(centroids, found, n_iterations + 1, has_converged=True)
+                return _fit(centroids, found, n_iterations + 1, weights, has_converged=True)
     found = kernels.assign(kernels.load(centroids), points)
-    return _fit(centroids, found, max_iterations + 1, has_converged=False)
+    return _fit(centroids, found, max_iterations + 1, weights, has_converged=False)
 
 
-def inertia(points: Points, centroids: Points, kernels: Kernels) -> float:
-    """The sum of the squared distances to the nearest centroid."""
-    return float(kernels.assign(kernels.load(centroids), points).distances_squared.sum())
+def inertia(
+    points: Points, centroids: Points, kernels: Kernels, weights: Weights | None = None
+) -> float:
+    """The sum of the squared distances to the nearest centroid, each times its weight."""
+    return _weighted(kernels.assign(kernels.load(centroids), points).distances_squared, weights)
+
+
+def centroids_of(
+    points: Points,
+    labels: Labels,
+    before: Points,
+    *,
+    kernels: Kernels,
+    max_component: float,
+    spherical: bool,
+    weights: Weights | None = None,
+) -> Points:
+    """Where the clusters' means are; of one without members, or without a mean, ``before``."""
+    sums = Sums.zeros(*before.shape, max_component=max_component, is_weighted=weights is not None)
+    nowhere, everyone = np.full(len(points), -1, np.int32), np.arange(len(points))
+    _move(sums, points, nowhere, labels, everyone, kernels, weights)
+    return _means(sums, before, spherical=spherical)
 
 
 def n_distinct(points: Points, *, at_most: int | None = None) -> int:
@@ -182,6 +242,7 @@ def seeds(
     *,
     kernels: Kernels,
     seed: int,
+    weights: Weights | None = None,
     on_seed: Callable[[], None] = lambda: None,
 ) -> Points:
     """Greedy k-means++ on a sample: distinct points, far from each other and yet typical.
@@ -194,26 +255,29 @@ def seeds(
     """
     rng = np.random.default_rng(seed)
     n_sample = min(len(points), max(MIN_SEED_POINTS, SEED_POINTS_PER_CLUSTER * n_clusters))
-    sample = points
+    sample, heaviness = points, weights
     if n_sample < len(points):
-        sample = points[np.sort(rng.choice(len(points), n_sample, replace=False))]
+        rows = np.sort(rng.choice(len(points), n_sample, replace=False))
+        sample, heaviness = points[rows], None if weights is None else weights[rows]
     affordable = MAX_SEED_WORK // (n_clusters * sample.size)
     n_trials = max(1, min(2 + int(math.log(n_clusters)), affordable))
 
     chosen = np.empty((n_clusters, points.shape[1]), np.float32)
-    chosen[0] = sample[rng.integers(len(sample))]
+    first = rng.integers(len(sample)) if heaviness is None else _draw(heaviness, 1, rng)[0]
+    chosen[0] = sample[first]
     nearest = _distances_squared(sample, chosen[:1], kernels)
     for k in range(1, n_clusters):
         on_seed()
         if not nearest.any() and sample is not points:  # the sample repeats itself: look at all
-            sample = points
+            sample, heaviness = points, weights
             nearest = _distances_squared(sample, chosen[:k], kernels)
         best_left, best = math.inf, nearest
-        for row in np.unique(_draw(nearest, n_trials, rng)):
+        heights = nearest if heaviness is None else nearest * heaviness
+        for row in np.unique(_draw(heights, n_trials, rng)):
             candidate = np.minimum(
                 nearest, _distances_squared(sample, sample[row : row + 1], kernels)
             )
-            left = float(candidate.sum())
+            left = _weighted(candidate, heaviness)
             if left < best_left:
                 best_left, best = left, candidate
                 chosen[k] = sample[row]
@@ -234,16 +298,52 @@ def _distances_squared(points: Points, seeds: Points, kernels: Kernels) -> NDArr
     return kernels.assign(kernels.load(seeds), points).distances_squared
 
 
-def _mean_variance(points: Points, kernels: Kernels) -> float:
+def _weighted(distances_squared: NDArray[np.float64], weights: Weights | None) -> float:
+    return float((distances_squared if weights is None else distances_squared * weights).sum())
+
+
+def _mean_variance(points: Points, kernels: Kernels, weights: Weights | None) -> float:
     """Of a component; through the kernels, as float64 copies of all points are too large."""
-    mean = points.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return inertia(points, mean[None, :], kernels) / points.size
+    if weights is None:
+        mean = points.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return inertia(points, mean[None, :], kernels) / points.size
+    total = float(weights.sum())
+    mean = (np.einsum("i,ij->j", weights, points) / total).astype(np.float32)
+    spread: float = inertia(points, mean[None, :], kernels, weights) / (total * points.shape[1])
+    return spread
+
+
+def _move(
+    sums: Sums,
+    points: Points,
+    before: Labels,
+    after: Labels,
+    changed: NDArray[np.intp],
+    kernels: Kernels,
+    weights: Weights | None,
+) -> None:
+    """Take the points whose label has changed out where they were, and in where they are."""
+    is_all = len(changed) == len(points)
+    rows = points if is_all else points[changed]
+    heaviness = weights if weights is None or is_all else weights[changed]
+    kernels.accumulate(
+        sums,
+        rows,
+        before[changed],
+        rows,
+        after[changed],
+        old_weights=heaviness,
+        new_weights=heaviness,
+    )
 
 
 def _means(sums: Sums, before: Points, *, spherical: bool) -> Points:
     """Where the members' means are; ``before`` where there is none."""
-    means = sums.sums * sums.unit / np.maximum(sums.counts, 1)[:, None]
-    has_mean = sums.counts > 0
+    if sums.weights is None:
+        has_mean, divisors = sums.counts > 0, np.maximum(sums.counts, 1).astype(np.float64)
+    else:
+        has_mean, divisors = sums.weights > 0, np.maximum(sums.weights, 1) * WEIGHT_UNIT
+    means = sums.sums * sums.unit / divisors[:, None]
     if spherical:
         lengths = np.sqrt(np.square(means).sum(axis=1))
         has_mean &= lengths > 0.0
@@ -251,10 +351,10 @@ def _means(sums: Sums, before: Points, *, spherical: bool) -> Points:
     return np.where(has_mean[:, None], means.astype(np.float32), before)
 
 
-def _relocated(found: Assignment, n_clusters: int) -> Labels:
+def _relocated(found: Assignment, n_clusters: int, weights: Weights | None) -> Labels:
     """Labels in which every cluster has a member, as far as there are points off a centroid.
 
-    An empty cluster gets the point farthest from its own centroid, then the lower row; but not
+    An empty cluster gets the point that adds most to the inertia, then the lower row; but not
     the last member of another. Any other choice may let the inertia grow. Without an empty
     cluster these are the labels themselves.
     """
@@ -263,8 +363,9 @@ def _relocated(found: Assignment, n_clusters: int) -> Labels:
     if not empty:
         return found.labels
     labels = found.labels.copy()
-    for row in np.argsort(-found.distances_squared, kind="stable").tolist():
-        if not empty or found.distances_squared[row] == 0.0:
+    shares = found.distances_squared if weights is None else found.distances_squared * weights
+    for row in np.argsort(-shares, kind="stable").tolist():
+        if not empty or shares[row] == 0.0:
             break
         if counts[labels[row]] > 1:
             counts[labels[row]] -= 1
@@ -272,12 +373,19 @@ def _relocated(found: Assignment, n_clusters: int) -> Labels:
     return labels
 
 
-def _fit(centroids: Points, found: Assignment, n_iterations: int, *, has_converged: bool) -> Fit:
+def _fit(
+    centroids: Points,
+    found: Assignment,
+    n_iterations: int,
+    weights: Weights | None,
+    *,
+    has_converged: bool,
+) -> Fit:
     return Fit(
         centroids=centroids,
         labels=found.labels,
         distances_squared=found.distances_squared,
-        inertia=float(found.distances_squared.sum()),
+        inertia=_weighted(found.distances_squared, weights),
         n_iterations=n_iterations,
         has_converged=has_converged,
     )

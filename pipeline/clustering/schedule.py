@@ -24,6 +24,7 @@ class Trigger(StrEnum):
     SCHEDULE = "schedule"
     QUALITY = "quality"
     COMMAND = "command"
+    EMBEDDING = "embedding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class ReclusterPolicy:
     """A cron expression, in UTC."""
     on_drift: bool = True
     """Whether a drift alarm asks for a fit."""
+    max_inertia_growth: float | None = 0.1
+    """How far the inertia per item may grow above that of the fit; null: however far."""
     min_interval_s: float = 60.0
     """Between two attempts; a command does not wait for it."""
     sample_items: int = 1_000_000
@@ -64,6 +67,11 @@ class ReclusterPolicy:
                 raise ConfigError(
                     f"recluster.{name} is {getattr(self, name)}, but must be finite and not below 0"
                 )
+        if self.max_inertia_growth is not None and not 0.0 < self.max_inertia_growth < float("inf"):
+            raise ConfigError(
+                f"recluster.max_inertia_growth is {self.max_inertia_growth}, but must be null, or "
+                "finite and above 0"
+            )
         if not self.max_age_s > 0.0:
             raise ConfigError(f"recluster.max_age_s is {self.max_age_s}, but must be above 0")
         if not 1 <= self.sample_items <= MAX_SAMPLE_ITEMS:
@@ -85,9 +93,26 @@ class ReclusterPolicy:
                 ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the model that stands is doing."""
+
+    n_updates: int
+    """Records of the input since its fit. What a model itself reassigns is none."""
+    is_drifting: bool = False
+    """Whether an alarm stands."""
+    inertia_growth: float = 0.0
+    """Of the inertia per item, as a share of that at the fit."""
+
+
 @dataclass(slots=True)
 class ReclusterSchedule:
-    """Remembers the last attempt; all times are seconds since 1970."""
+    """Remembers the last attempt; all times are seconds since 1970.
+
+    No trigger feeds itself. What an attempt has seen and could not change does not ask for the
+    next one: updates and growth count from there, and while candidates are rejected, or an alarm
+    outlives its attempts, the pause doubles.
+    """
 
     policy: ReclusterPolicy
     last_attempt_s: float
@@ -96,6 +121,10 @@ class ReclusterSchedule:
     """Attempts in a row that ended without a new model."""
     n_updates_tried: int = 0
     """Updates since the fit that the last rejected attempt has already seen."""
+    growth_tried: float = 0.0
+    """Growth of the inertia that it has seen."""
+    n_drifting: int = 0
+    """Attempts in a row during which the same alarm stood."""
     _is_told: bool = False
     """Whether there was any attempt."""
     _next_instant_s: float | None = None
@@ -105,15 +134,19 @@ class ReclusterSchedule:
         """A model was published: ages and updates count from here."""
         self.attempted(now_s, published=True)
 
-    def attempted(self, now_s: float, *, published: bool, n_updates: int = 0) -> None:
-        """An attempt ended at ``now_s``; ``n_updates`` since the fit that then stands.
+    def attempted(self, now_s: float, *, published: bool, standing: Standing | None = None) -> None:
+        """An attempt ended at ``now_s``; ``standing`` is what it saw when it began.
 
         Attempts may be told again when a process starts: the latest counts.
         """
+        seen = Standing(n_updates=0) if standing is None else standing
         if published:
-            self.n_rejected, self.n_updates_tried = 0, 0
+            self.n_rejected, self.n_updates_tried, self.growth_tried = 0, 0, 0.0
         else:
-            self.n_rejected, self.n_updates_tried = self.n_rejected + 1, n_updates
+            self.n_rejected += 1
+            self.n_updates_tried = seen.n_updates
+            self.growth_tried = max(0.0, seen.inertia_growth)
+        self.n_drifting = self.n_drifting + 1 if seen.is_drifting else 0
         self.last_attempt_s = max(self.last_attempt_s if self._is_told else now_s, now_s)
         self._is_told = True
         self._next_instant_s = None
@@ -129,29 +162,49 @@ class ReclusterSchedule:
         has_waited = now_s - first_record_s >= self.policy.bootstrap_max_wait_s
         return Trigger.FIRST if has_waited else None
 
-    def due(self, now_s: float, n_updates: int) -> Trigger | None:
-        """Why a fit is due, or None; ``n_updates`` since the fit that stands."""
+    def due(self, now_s: float, standing: Standing) -> Trigger | None:
+        """Why a fit is due, or None; asked all the time, for it also sees alarms end."""
+        if not standing.is_drifting:
+            self.n_drifting = 0
         age_s = now_s - self.last_attempt_s
         if age_s < self.policy.min_interval_s:
             return None
-        if n_updates - self.n_updates_tried >= self.policy.max_updates and age_s >= self.pause_s:
-            return Trigger.UPDATES
-        if self.policy.schedule is not None:
+        trigger = self._due_by_standing(age_s, standing)
+        if trigger is None and self.policy.schedule is not None:
             if self._next_instant_s is None:
                 self._next_instant_s = next_instant(
                     self.policy.schedule, after_s=self.last_attempt_s
                 )
             if now_s >= self._next_instant_s:
-                return Trigger.SCHEDULE
-        return Trigger.AGE if age_s >= self.policy.max_age_s else None
+                trigger = Trigger.SCHEDULE
+        if trigger is None and age_s >= self.policy.max_age_s:
+            trigger = Trigger.AGE
+        return trigger
+
+    def _due_by_standing(self, age_s: float, standing: Standing) -> Trigger | None:
+        """What waits for the pause: it was there before, and may have been in vain."""
+        if age_s < self.pause_s:
+            return None
+        if standing.n_updates - self.n_updates_tried >= self.policy.max_updates:
+            return Trigger.UPDATES
+        is_alarmed = self.policy.on_drift and standing.is_drifting
+        if is_alarmed and age_s >= self._pause_s(max(self.n_rejected, self.n_drifting)):
+            return Trigger.DRIFT
+        limit = self.policy.max_inertia_growth
+        if limit is not None and standing.inertia_growth - self.growth_tried >= limit:
+            return Trigger.QUALITY
+        return None
 
     @property
     def pause_s(self) -> float:
-        """How long updates wait after an attempt: doubled by each rejection, at most the age.
+        """How long updates, drift and quality wait: doubled by each rejection, at most the age.
 
         What moved the items once may go on moving them, and each time for nothing.
         """
-        doubled = self.policy.min_interval_s * 2.0 ** min(self.n_rejected, MAX_DOUBLINGS)
+        return self._pause_s(self.n_rejected)
+
+    def _pause_s(self, n_in_vain: int) -> float:
+        doubled = self.policy.min_interval_s * 2.0 ** min(n_in_vain, MAX_DOUBLINGS)
         return max(self.policy.min_interval_s, min(doubled, self.policy.max_age_s))
 
 

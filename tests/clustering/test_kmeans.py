@@ -13,6 +13,7 @@ from pipeline.clustering.kmeans import (
     ClusteringPolicy,
     FewerPointsError,
     FitCancelledError,
+    centroids_of,
     fit,
     inertia,
     n_distinct,
@@ -252,7 +253,61 @@ def test_arguments_that_contradict_each_other_are_refused():
         fitted(points, 5, start=points[:4])
 
 
-@pytest.mark.parametrize("given", [{"clusters": 0}, {"clusters": 50_001}, {"seed": -1}])
+def test_weights_count_like_copies():
+    points = blobs(n=60, d=3, spread=1.0)
+    n_copies = np.random.default_rng(0).integers(1, 5, len(points))
+    copies, start = np.repeat(points, n_copies, axis=0), points[:6].copy()
+
+    weighed = fitted(points, 6, start=start, weights=n_copies.astype(np.float64), tol=0.0)
+    copied = fitted(copies, 6, start=start, tol=0.0)
+
+    np.testing.assert_allclose(weighed.centroids, copied.centroids, rtol=0, atol=1e-6)
+    assert weighed.inertia == pytest.approx(copied.inertia, rel=1e-6)
+    assert np.repeat(weighed.labels, n_copies).tolist() == copied.labels.tolist()
+    assert weighed.inertia == pytest.approx(
+        inertia(points, weighed.centroids, KERNELS, n_copies.astype(np.float64))
+    )
+
+
+def test_seeds_stand_where_the_weight_is():
+    points = np.concatenate([blobs(n=500, d=2, k=5, seed=1), blobs(n=500, d=2, k=5, seed=2) + 50])
+    weights = np.repeat([1.0, 2.0**-16], 500)
+
+    chosen = seeds(points.astype(np.float32), 5, kernels=KERNELS, seed=0, weights=weights)
+
+    assert np.count_nonzero(chosen[:, 0] > 25) <= 1
+
+
+def test_means_are_told_for_labels_and_stay_where_nobody_is():
+    points, before = blobs(n=40, k=4), blobs(n=5, seed=3)
+    labels = np.where(np.arange(40) < 30, np.arange(40) % 3, -1).astype(np.int32)
+
+    found = centroids_of(
+        points, labels, before, kernels=KERNELS, max_component=256.0, spherical=False
+    )
+
+    for label in range(3):
+        np.testing.assert_allclose(found[label], points[labels == label].mean(axis=0), atol=1e-5)
+    assert found[3:].tobytes() == before[3:].tobytes()
+
+
+def test_a_number_of_clusters_or_auto():
+    assert ClusteringPolicy(clusters="auto", min=3, max=9, half_life_s=86_400.0).clusters == "auto"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"clusters": 0},
+        {"clusters": 50_001},
+        {"min": 0},
+        {"min": 9, "max": 8},
+        {"max": 50_001},
+        {"half_life_s": 0.0},
+        {"half_life_s": float("nan")},
+        {"seed": -1},
+    ],
+)
 def test_policy_refuses_what_cannot_be_obeyed(given):
     with pytest.raises(ConfigError, match=f"clustering.{next(iter(given))} is"):
         ClusteringPolicy(**given)

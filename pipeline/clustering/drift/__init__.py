@@ -1,0 +1,1 @@
+"""Whether a stream is still what its model was fitted on, with a stated rate of false alarms."""
