@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import Reason
-from pipeline.kernels.contract import Kernels, Labels, Points
+from pipeline.kernels.contract import Kernels, Labels, Points, Weights
 from pipeline.messages.records import Outgoing
 from pipeline.state.members import Metadata, PartitionState, Version, write_members
 
@@ -39,6 +39,8 @@ class Tally:
     """The key of the first dead letter of a reason: for one log line each."""
     n_events: int = 0
     n_reassigned_by_model: int = 0
+    n_checked: int = 0
+    """Members that a slice of a sweep held against the model."""
     confidences: list[float] = field(default_factory=list)
 
 
@@ -62,9 +64,12 @@ class Applied:
     """(n,) distinct items that have a new vector."""
     vectors: Points  # (n, n_dims)
     labels: Labels  # (n,)
+    proofs: NDArray[np.float64]  # (n,)
     sequences: NDArray[np.uint64]  # (n,)
     offsets: NDArray[np.int64]  # (n,)
     kept: NDArray[np.bool_]  # (n,)
+    timestamps: NDArray[np.int64]  # (n,) milliseconds; -1: none
+    weights: Weights | None  # (n,); None: the model has no forgetting
     old_rows: NDArray[np.intp]
     """(n,) where the item stood before; -1: nowhere."""
     removed: list[bytes]
@@ -85,7 +90,6 @@ class Applied:
         self._fold(state, kernels, removed_rows)
         self._count(state)
 
-        members.labels[removed_rows] = 0  # a free row must not hold a label that goes out of range
         members.remove(self.removed)
         for key in self.ghosts_gone:
             del members.ghosts[key]
@@ -93,8 +97,8 @@ class Applied:
             members.kept[[members.of[key] for key in self.kept_anew]] = True
         if self.keys:
             write_members(
-                members, self.keys, self.vectors, self.labels,
-                self.sequences, self.offsets, self.kept,
+                members, self.keys, self.vectors, self.labels, self.proofs,
+                self.sequences, self.offsets, self.kept, self.timestamps, self.weights,
             )  # fmt: skip
         for key, metadata in self.metadata.items():
             if metadata is None:
@@ -108,14 +112,24 @@ class Applied:
         members = state.members
         old_labels = np.where(self.old_rows >= 0, _take(members.labels, self.old_rows), -1)
         if self.keys:
-            old = _take(members.vectors, self.old_rows)
+            is_weighted = self.weights is not None
             kernels.accumulate(
-                state.sums, old, old_labels.astype(np.int32), self.vectors, self.labels
+                state.sums,
+                _take(members.vectors, self.old_rows),
+                old_labels.astype(np.int32),
+                self.vectors,
+                self.labels,
+                old_weights=_take(members.weights, self.old_rows) if is_weighted else None,
+                new_weights=self.weights,
             )
         if self.removed:
             gone = members.vectors[removed]
             nowhere = np.full(len(gone), -1, np.int32)
-            kernels.accumulate(state.sums, gone, members.labels[removed], gone, nowhere)
+            weights = None if self.weights is None else members.weights[removed]
+            kernels.accumulate(
+                state.sums, gone, members.labels[removed], gone, nowhere,
+                old_weights=weights, new_weights=weights,
+            )  # fmt: skip
         touched = np.concatenate([old_labels, self.labels, members.labels[removed]])
         state.dirty[touched[touched >= 0]] = True
         state.n_unpublished += len(self.keys) + len(self.removed)
@@ -135,22 +149,37 @@ class Swept:
     """A slice of members, held against the newest model."""
 
     partition: int
-    rows: NDArray[np.intp]  # those whose label changes
-    labels: Labels  # their new ones
-    next_row: int | None  # None: the sweep is done
+    rows: NDArray[np.intp]  # (n,) those that were compared with the centroids
+    labels: Labels  # (n,)
+    proofs: NDArray[np.float64]  # (n,)
+    recounted: NDArray[np.intp]
+    """Which of them change their label, or under a new landmark their weight."""
+    weights: Weights | None
+    """(n,) under the newest model; None: it has no forgetting."""
+    to_sweep: tuple[range, ...]
+    """What is left of the sweep."""
     swept_to: Version
 
     def install(self, state: PartitionState, kernels: Kernels) -> None:
         members = state.members
-        if len(self.rows):
-            vectors, old = members.vectors[self.rows], members.labels[self.rows]
-            kernels.accumulate(state.sums, vectors, old, vectors, self.labels)
+        if len(self.recounted):
+            rows, new = self.rows[self.recounted], self.labels[self.recounted]
+            vectors, old = members.vectors[rows], members.labels[rows]
+            old_weights = new_weights = None
+            if self.weights is not None:
+                old_weights, new_weights = members.weights[rows], self.weights[self.recounted]
+                members.weights[rows] = new_weights
+            kernels.accumulate(
+                state.sums, vectors, old, vectors, new,
+                old_weights=old_weights, new_weights=new_weights,
+            )  # fmt: skip
             state.dirty[old] = True
-            state.dirty[self.labels] = True
-            members.labels[self.rows] = self.labels
-            state.n_unpublished += len(self.rows)
-        state.sweep_row = self.next_row
-        if self.next_row is None:
+            state.dirty[new] = True
+            members.labels[rows] = new
+            state.n_unpublished += len(rows)
+        members.proofs[self.rows] = self.proofs
+        state.to_sweep = self.to_sweep
+        if not self.to_sweep:
             state.swept_to = self.swept_to
             state.head_is_due = True
 
@@ -178,10 +207,17 @@ class Lost:
 
     partition: int
     keys: list[bytes]
+    is_last: bool
+    strays: list[bytes]
+    """Items whose vector of the next embedding model counts no more."""
 
     def install(self, state: PartitionState, kernels: Kernels) -> None:
         for key in self.keys:
             del state.members.ghosts[key]
+            state.members.metadata.pop(key, None)
+        if state.successors is not None:
+            state.successors.strays.difference_update(self.strays)
+        state.are_ghosts_settled = self.is_last
         state.head_is_due = True
 
 

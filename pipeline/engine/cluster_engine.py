@@ -12,19 +12,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.engine.changes import Changes, Lost, Tally
+from pipeline.clustering.proofs import drifted, proofs
+from pipeline.engine.arrivals import arrive, lose_ghosts, next_arrivals, take_over
+from pipeline.engine.changes import Changes
 from pipeline.engine.events import EventWriter, Step
 from pipeline.engine.publication import publish_head, publish_statistics
 from pipeline.engine.records import NOWHERE, Placed, RecordFold
-from pipeline.engine.setting import ClusterTable, EngineSettings, LoadedModel, shown
+from pipeline.engine.recount import recount
+from pipeline.engine.setting import (
+    ClusterTable,
+    EngineSettings,
+    LoadedModel,
+    check_model,
+    shown,
+    version_of,
+)
 from pipeline.engine.sweep import sweep_slice
-from pipeline.errors import Reason, RecordError, TopicError
+from pipeline.errors import Reason, RecordError
 from pipeline.kernels.contract import Kernels
 from pipeline.messages.codec import decode
-from pipeline.messages.events import Cause
 from pipeline.messages.model import Model
-from pipeline.messages.records import Outgoing, Record
+from pipeline.messages.records import Record
 from pipeline.state.members import (
     Ghost,
     Members,
@@ -33,6 +43,7 @@ from pipeline.state.members import (
     Version,
     empty_partition,
 )
+from pipeline.state.successors import Successors
 
 POISON = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 """What decoding or arithmetic raises on a record that nobody thought of."""
@@ -45,7 +56,7 @@ class Restored:
     partition: int
     next_offset: int
     members: Members
-    """Rows 0 to n - 1 filled, but for the labels."""
+    """Rows 0 to n - 1 filled, but for labels and proofs."""
     cluster_ids: Sequence[str]
     """(n,) the cluster of each row."""
     ghosts: Mapping[bytes, tuple[str, int, bool]]
@@ -54,6 +65,14 @@ class Restored:
     """Clusters that have statistics in the topic."""
     ghosts_until: int
     """Where the input ended at the restore."""
+    behind: Collection[bytes] = ()
+    """The ghosts that stood by an embedding model that stands no more."""
+    successors: Successors | None = None
+    """The set of the next embedding model; None: none is on its way."""
+    arrivals: Successors | None = None
+    """Items that an embedding model brought which has taken over; None: all have arrived."""
+    embedding_since: int | None = None
+    """As the manifest says it under which this was read."""
 
 
 @dataclass(slots=True)
@@ -64,6 +83,8 @@ class ClusterEngine:
     kernels: Kernels
     partitions: dict[int, PartitionState] = field(default_factory=dict)
     table: ClusterTable = field(default_factory=ClusterTable)
+    drift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """(n_labels,) how far the centroids of the epoch have moved, as `Members.proofs` count it."""
     _loaded: LoadedModel | None = None
 
     @property
@@ -81,45 +102,40 @@ class ClusterEngine:
     def install_model(self, model: Model) -> bool:
         """Assign to ``model`` from now on, and sweep; False if it is no newer one.
 
-        Call it between transactions. Members keep their label until the sweep reaches them, so
-        the table also holds the clusters that retired.
+        Call it between transactions. A revision leaves the proofs of the members that it cannot
+        have moved, an epoch none. A sweep that is on its way is not begun again: it goes round
+        once more from where it is.
+
+        Members keep their label until the sweep reaches them, so after an epoch the table also
+        holds the clusters that retired.
         """
-        self._check_model(model)
-        loaded = LoadedModel.of(model, self.kernels)
-        if self.version is not None and loaded.version <= self.version:
+        settings = self.settings.under(model.manifest)
+        check_model(model.manifest, settings)
+        if self.version is not None and version_of(model) <= self.version:
             return False
-        self.table, moved = self.table.followed_by(model.manifest.clusters)
-        self._loaded = loaded
+        self.settings = settings
+        before, self._loaded = self._loaded, LoadedModel.of(model, self.kernels)
+        if before is not None and before.is_revised_by(model):
+            self.drift = drifted(self.drift, before.model.centroids, model.centroids)
+        else:
+            self._begin_epoch(model)
+            if before is not None and not before.is_comparable_with(model):
+                for state in self.partitions.values():
+                    self._take_over(state)
         for state in self.partitions.values():
-            state.relabel(moved, len(self.table))
-            state.dirty[:] = True  # the epoch stands in every row of the statistics
-            state.sweep_row = 0
+            state.begin_sweep()
         return True
 
-    def _check_model(self, model: Model) -> None:
-        wanted, manifest = self.settings.embedding, model.manifest
-        for name, got, expected in (
-            ("dimensions", manifest.dimensions, wanted.dimensions),
-            ("metric", manifest.metric, wanted.metric),
-            ("max_component", manifest.max_component, wanted.largest_component),
-            ("model", manifest.embedding_model, wanted.model),
-        ):
-            if got != expected:
-                raise TopicError(
-                    f"the model in {self.settings.topics.model} has {name} {got!r}, but the "
-                    f"configuration says {expected!r}; it is for the life of a prefix: set "
-                    f"embedding.{name} back, or begin anew with another topics.prefix"
-                )
-        if manifest.input_policy == "compact" and not self.settings.input_is_compacted:
-            now = "no longer exactly compact"
-        elif manifest.input_policy != "compact" and self.settings.input_is_compacted:
-            now = "exactly compact now"
-        else:
-            return
-        raise TopicError(
-            f"the cleanup policy of {self.settings.topics.input} was {manifest.input_policy!r} "
-            f"when the first model was made, and is {now}; set it back"
-        )
+    def _begin_epoch(self, model: Model) -> None:
+        self.table, moved = self.table.followed_by(model.manifest.clusters)
+        self.drift = np.zeros(len(self.table))
+        for state in self.partitions.values():
+            state.relabel(moved, len(self.table))
+            state.members.unprove()
+            state.dirty[:] = True  # the epoch stands in every row of the statistics
+            if (state.sums.weights is None) != (self.loaded.decay is None):
+                # another landmark is the sweep's affair, but these have other units
+                self._recount(state, self.loaded)
 
     # --- partitions ---------------------------------------------------------------
 
@@ -133,8 +149,9 @@ class ClusterEngine:
         members = restored.members
         labels = np.array([label_of[c] for c in restored.cluster_ids], np.int32)
         members.labels[: len(labels)] = labels
+        members.unprove()
         members.ghosts = {
-            key: Ghost(label_of[cluster_id], offset, is_kept)
+            key: Ghost(label_of[cluster_id], offset, is_kept, key in restored.behind)
             for key, (cluster_id, offset, is_kept) in restored.ghosts.items()
         }
         state = empty_partition(
@@ -146,16 +163,39 @@ class ClusterEngine:
         )
         state.published = set(restored.published)
         state.ghosts_until = restored.ghosts_until
-        vectors = members.vectors[: len(labels)]
-        nowhere = np.full(len(labels), NOWHERE, np.int32)
-        self.kernels.accumulate(state.sums, vectors, nowhere, vectors, labels)
+        self._recount(state, self._loaded)
+        self._take_waiting(state, restored)
+        state.begin_sweep()
         self.partitions[state.partition] = state
+
+    def _take_waiting(self, state: PartitionState, restored: Restored) -> None:
+        """What was read back besides the members: vectors of another embedding model."""
+        state.embedding_since = restored.embedding_since
+        successor = self.settings.embedding.successor
+        state.successors = restored.successors
+        if state.successors is None and successor is not None:
+            state.successors = Successors(successor.dimensions)
+        if restored.arrivals is not None:
+            state.await_arrivals(restored.arrivals)
+        loaded = self._loaded
+        if loaded is None or loaded.model.manifest.embedding_since == restored.embedding_since:
+            return
+        self._take_over(state)  # the model came while the partition was read
+
+    def _take_over(self, state: PartitionState) -> None:
+        take_over(state, self.loaded.model, is_weighted=self.loaded.decay is not None)
+
+    def _recount(self, state: PartitionState, loaded: LoadedModel | None) -> None:
+        decay = None if loaded is None else loaded.decay
+        max_component = self.settings.embedding.largest_component
+        recount(state, decay, self.kernels, max_component=max_component)
 
     def _label_of(self, cluster_id: str) -> int:
         """The label of a cluster that an assignment names; a new one if it retired since."""
         if cluster_id in self.table.ids:
             return self.table.ids.index(cluster_id)
         self.table.ids.append(cluster_id)
+        self.drift = np.append(self.drift, 0.0)
         same = np.arange(len(self.table) - 1, dtype=np.int32)
         for state in self.partitions.values():
             state.relabel(same, len(self.table))
@@ -178,10 +218,12 @@ class ClusterEngine:
         for partition, indices in by_partition.items():
             fold = RecordFold(
                 self.settings, self.partitions[partition], self.table.ids,
-                self.loaded.version, placed, changes.tally, changes.outgoing,
+                self.loaded.version, self.loaded.decay, placed, changes.tally, changes.outgoing,
             )  # fmt: skip
             applied = fold.fold(records, indices)
             changes.partitions.append(applied)
+            if fold.succeeded is not None:
+                changes.partitions.append(fold.succeeded)
             changes.next_offsets[partition] = applied.next_offset
             self._write_events(fold.steps, placed, changes)
         return changes
@@ -195,7 +237,9 @@ class ClusterEngine:
         self._forget_retired()
 
     def _write_events(self, steps: Sequence[Step], placed: Placed, changes: Changes) -> None:
-        events, confidences = self._writer().write(steps, placed.nearest, placed.second)
+        events, confidences = self._writer().write(
+            steps, placed.nearest, placed.second, placed.distances_squared
+        )
         changes.outgoing += events
         changes.tally.n_events += len(events)
         changes.tally.confidences += confidences
@@ -232,7 +276,7 @@ class ClusterEngine:
         found = self.kernels.assign(self.loaded.device, batch.vectors, second=True)
         assert found.second_distances_squared is not None
         rows, sequences = batch.rows.tolist(), batch.sequences
-        metadata, errors = batch.metadata, batch.errors
+        metadata, errors, next_rows = batch.metadata, batch.errors, batch.next_rows
         if poison:
             at = [i for i in range(len(records)) if i not in poison]
             by_index = dict(zip(at, range(len(at)), strict=True))
@@ -241,11 +285,13 @@ class ClusterEngine:
                 sequences[by_index[i]] if i in by_index else 0 for i in range(len(records))
             ]
             metadata = {at[i]: value for i, value in metadata.items()}
+            next_rows = {at[i]: row for i, row in next_rows.items()}
             errors = {at[i]: error for i, error in errors.items()} | dict(poison)
         return Placed(
             vectors=batch.vectors,
             labels=found.labels,
             distances_squared=found.distances_squared,
+            proofs=proofs(found.distances_squared, found.gaps, self.drift[found.labels]),
             label_list=found.labels.tolist(),
             nearest=shown(found.distances_squared, settings.embedding.metric).tolist(),
             second=shown(found.second_distances_squared, settings.embedding.metric).tolist(),
@@ -253,6 +299,8 @@ class ClusterEngine:
             sequences=sequences,
             metadata=self._shown(metadata),
             errors=errors,
+            next_vectors=batch.next_vectors,
+            next_rows=next_rows,
         )
 
     def _shown(self, metadata: Mapping[int, Mapping[str, Any]]) -> dict[int, Metadata]:
@@ -267,14 +315,36 @@ class ClusterEngine:
     # --- between batches ----------------------------------------------------------
 
     def sweep(self, partition: int, *, max_rows: int) -> Changes:
-        """The next slice of members held against the model; see `sweep_slice`."""
+        """The next slice of members held against the model; see `sweep_slice`, and `arrive`."""
+        state = self.partitions[partition]
+        if state.arrivals is not None:
+            return arrive(state, self._writer(), self.drift, next_arrivals(state, max_rows))
         created_at_ms = self.loaded.model.manifest.created_at_ms
         return sweep_slice(
-            self.partitions[partition],
+            state,
             self._writer(),
+            self.drift,
             max_rows=max_rows,
             created_at_ms=created_at_ms,
         )
+
+    def admit(self, records: Sequence[Record]) -> list[Changes]:
+        """What lets in the items of these records that wait for it: do it before `prepare`.
+
+        So a record finds its item where the model has put it, and has nobody to overtake.
+        """
+        found = []
+        for partition, state in self.partitions.items():
+            if state.arrivals is not None:
+                keys = {r.key for r in records if r.partition == partition and r.key is not None}
+                waiting = [key for key in keys if key in state.arrivals.of]
+                if waiting:
+                    found.append(arrive(state, self._writer(), self.drift, sorted(waiting)))
+        return found
+
+    def n_unproven(self) -> int:
+        """Members whose label a sweep has yet to prove."""
+        return sum(state.n_unproven(self.drift) for state in self.partitions.values())
 
     def publish_head(self, partition: int) -> Changes:
         """An owner's first transaction; see `pipeline.engine.publication`."""
@@ -287,25 +357,8 @@ class ClusterEngine:
         )
 
     def lose_ghosts(self, partition: int) -> Changes:
-        """Remove the ghosts of a partition that consumed what the input held at the restore."""
-        state, topics = self.partitions[partition], self.settings.topics
-        steps = [
-            Step(key, ghost.label, NOWHERE, Cause.LOST, partition, ghost.offset, None, NOWHERE,
-                 state.members.metadata.get(key))
-            for key, ghost in state.members.ghosts.items()
-        ]  # fmt: skip
-        keys = [step.key for step in steps]
-        outgoing = [Outgoing(topics.assignments, partition, key, None) for key in keys]
-        outgoing += [
-            Outgoing(topics.vectors, partition, key, None)
-            for key, ghost in state.members.ghosts.items()
-            if ghost.is_kept
-        ]
-        events, _ = self._writer().write(steps, (), ())
-        tally = Tally(n_events=len(events))
-        return Changes(
-            outgoing + events, [Lost(partition, keys)], {partition: state.next_offset}, tally
-        )
+        """Remove ghosts of a partition that consumed what it had to wait for; some at a time."""
+        return lose_ghosts(self.partitions[partition], self._writer())
 
     def _forget_retired(self) -> None:
         """Drop the labels of retired clusters that nothing refers to any more."""
@@ -315,7 +368,7 @@ class ClusterEngine:
         referred = np.zeros(len(table), np.bool_)
         referred[: table.n_live] = True
         for state in self.partitions.values():
-            if state.sweep_row is not None:
+            if not state.has_swept(self.loaded.version.epoch):
                 return
             referred |= (state.sums.counts > 0) | state.dirty
             for ghost in state.members.ghosts.values():
@@ -326,5 +379,6 @@ class ClusterEngine:
         moved = np.full(len(table), NOWHERE, np.int32)
         moved[kept] = np.arange(len(kept), dtype=np.int32)
         self.table = ClusterTable([table.ids[label] for label in kept.tolist()], table.n_live)
+        self.drift = self.drift[kept]
         for state in self.partitions.values():
             state.relabel(moved, len(self.table))

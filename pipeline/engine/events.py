@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.engine.setting import EngineSettings, LoadedModel
 from pipeline.kernels.contract import Kernels
 from pipeline.messages.codec import encode_change
@@ -30,7 +33,7 @@ class Step(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class EventWriter:
-    """Knows what an event says besides from and to: how near, and how near the runner-up."""
+    """Knows what an event says besides from and to: how near, compared with whom."""
 
     settings: EngineSettings
     loaded: LoadedModel
@@ -38,24 +41,47 @@ class EventWriter:
     kernels: Kernels
 
     def write(
-        self, steps: Sequence[Step], nearest: Sequence[float], second: Sequence[float]
+        self,
+        steps: Sequence[Step],
+        nearest: Sequence[float],
+        second: Sequence[float],
+        distances_squared: NDArray[np.float64],
     ) -> tuple[list[Outgoing], list[float]]:
         """The events of steps, in order, and the confidences among them.
 
-        ``nearest`` and ``second`` are distances as users see them, by a step's ``row``.
+        By a step's ``row``: ``nearest`` and ``second`` are distances as users see them,
+        ``distances_squared`` the canonical ones to the nearest centroid.
         """
         outgoing, confidences = [], []
+        typical = iter(self._typical(steps, distances_squared))
         for step in steps:
-            d, margin, sure = None, None, None
+            d, margin, sure, usual = None, None, None, None
             if step.row >= 0:
                 d = nearest[step.row]
                 margin, sure = confidence(d, second[step.row])
+                usual = next(typical)
                 confidences.append(sure)
-            outgoing.append(self._event(step, d, margin, sure))
+            outgoing.append(self._event(step, d, margin, sure, usual))
         return outgoing, confidences
 
+    def _typical(
+        self, steps: Sequence[Step], distances_squared: NDArray[np.float64]
+    ) -> list[float | None]:
+        """Of the steps that have a row, in order."""
+        placed = [step for step in steps if step.row >= 0]
+        if not placed:
+            return []
+        labels = np.array([step.after for step in placed], np.int32)
+        rows = np.array([step.row for step in placed], np.intp)
+        return self.loaded.typicality(labels, distances_squared[rows])
+
     def _event(
-        self, step: Step, d: float | None, margin: float | None, sure: float | None
+        self,
+        step: Step,
+        d: float | None,
+        margin: float | None,
+        sure: float | None,
+        typical: float | None,
     ) -> Outgoing:
         version = self.loaded.version
         topic, item = self.settings.topics.input, step.key.decode()
@@ -80,6 +106,7 @@ class EventWriter:
                 offset=step.offset,
                 occurred_at_ms=step.occurred_at_ms,
                 metadata=step.metadata,
+                typicality=typical,
             ),
             self.settings.events,
         )  # fmt: skip

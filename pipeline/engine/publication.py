@@ -26,7 +26,7 @@ def publish_statistics(
 ) -> Changes:
     """The statistics of every dirty cluster, zero ones included, and the head last.
 
-    A cluster that retired gets a null once the sweep is done and it has no member left.
+    A cluster that retired gets a null once the epoch's sweep is done and it has no member left.
     """
     outgoing: list[Outgoing] = []
     written: list[str] = []
@@ -40,7 +40,7 @@ def publish_statistics(
 
     at = {cluster_id: label for label, cluster_id in enumerate(table.ids)}
     nulled = []
-    if state.sweep_row is None:
+    if state.has_swept(version.epoch):
         for cluster_id in sorted(state.published):
             label = at.get(cluster_id, table.n_live)
             gone = label >= table.n_live
@@ -62,6 +62,7 @@ def _row(state: PartitionState, label: int, version: Version) -> StatisticsRow:
         distance=float(traffic.distances[label]),
         distance_squared=float(traffic.distances_squared[label]),
         sums=sums.sums[label],
+        weight=None if sums.weights is None else int(sums.weights[label]),
     )
 
 
@@ -73,14 +74,18 @@ def _statistics(
 
 
 def _head(state: PartitionState, settings: EngineSettings) -> Outgoing:
+    swept_to = state.swept_to
+    if any(ghost.is_behind for ghost in state.members.ghosts.values()):
+        swept_to = None  # some assignments are still of another embedding model
     head = Head(
-        epoch=None if state.swept_to is None else state.swept_to.epoch,
-        revision=None if state.swept_to is None else state.swept_to.revision,
+        epoch=None if swept_to is None else swept_to.epoch,
+        revision=None if swept_to is None else swept_to.revision,
         since=state.traffic.since,
         next_offset=state.next_offset,
         members=len(state.members),
         records=state.traffic.n_records,
         reassigned=state.traffic.n_reassigned,
+        embedding_since=state.embedding_since,
     )
     key = head_key(state.partition)
     return Outgoing(settings.topics.statistics, state.partition, key, encode_head(head))

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.clustering.forgetting import NO_TIMESTAMP, Decay
 from pipeline.engine.changes import Applied, Tally
 from pipeline.engine.events import Step
 from pipeline.engine.setting import EngineSettings
+from pipeline.engine.succession import Succeeded, SuccessionFold
 from pipeline.errors import Reason, RecordError
 from pipeline.kernels.contract import Labels, Points
-from pipeline.messages.codec import encode_assignment, encode_vector, metadata_headers
+from pipeline.messages.codec import encode_assignment, encode_vector, vector_headers
 from pipeline.messages.dead_letters import dead_letter
+from pipeline.messages.embedding import model_headers
 from pipeline.messages.events import Cause
 from pipeline.messages.records import Outgoing, Record
 from pipeline.state.members import Metadata, PartitionState, Version
@@ -33,6 +37,7 @@ class Placed(NamedTuple):
     vectors: Points  # (n_vectors, n_dims)
     labels: Labels  # (n_vectors,)
     distances_squared: NDArray[np.float64]  # (n_vectors,)
+    proofs: NDArray[np.float64]  # (n_vectors,)
     label_list: Sequence[int]  # the labels once more: a loop reads lists faster than arrays
     nearest: Sequence[float]  # (n_vectors,) distance as users see it
     second: Sequence[float]  # (n_vectors,) the runner-up's
@@ -40,6 +45,8 @@ class Placed(NamedTuple):
     sequences: Sequence[int]
     metadata: Mapping[int, Metadata]
     errors: Mapping[int, RecordError]
+    next_vectors: Points | None = None  # (n_next_vectors, n_next_dims) of the next embedding model
+    next_rows: Mapping[int, int] = MappingProxyType({})  # record -> row of next_vectors
 
 
 @dataclass(slots=True)
@@ -53,6 +60,7 @@ class _Item:
     is_ghost: bool = False
     vector: int = NOWHERE  # in the batch; -1: the one in the state
     offset: int = NOWHERE
+    timestamp_ms: int | None = None  # as the record has it; like the vector, in the batch
     metadata: Metadata | None = None
 
 
@@ -64,6 +72,7 @@ class RecordFold:
     state: PartitionState
     cluster_ids: Sequence[str]
     version: Version
+    decay: Decay | None
     placed: Placed
     tally: Tally
     outgoing: list[Outgoing]
@@ -71,6 +80,24 @@ class RecordFold:
     _items: dict[bytes, _Item] = field(default_factory=dict)
     _landed: list[int] = field(default_factory=list)  # rows of the batch
     _n_items: int = 0
+    _succession: SuccessionFold | None = None
+
+    def __post_init__(self) -> None:
+        if self.state.successors is None:
+            return
+        vectors = self.placed.next_vectors
+        self._succession = SuccessionFold(
+            self.settings,
+            self.state.partition,
+            self.state.successors,
+            self.state.successors.vectors[:0] if vectors is None else vectors,
+            self.outgoing,
+        )
+
+    @property
+    def succeeded(self) -> Succeeded | None:
+        """What becomes of the set that the next embedding model has; None: nothing."""
+        return None if self._succession is None else self._succession.change()
 
     def fold(self, records: Sequence[Record], indices: Sequence[int]) -> Applied:
         """Fold ``records[indices]``, all of this partition and in offset order.
@@ -84,7 +111,8 @@ class RecordFold:
         partition, assignments = state.partition, settings.topics.assignments
         write, land = self.outgoing.append, self._landed.append
         max_items = settings.limits.max_items_per_partition
-        self._n_items = state.members.n_items
+        next_rows, succession = placed.next_rows, self._succession
+        self._n_items = state.n_items
         self._look_up([records[i].key for i in indices])
         n_unchanged = n_applied = 0
         for i in indices:
@@ -96,11 +124,13 @@ class RecordFold:
             assert key is not None, "a record without a key is a dead letter"
             item, row, sequence = items[key], rows[i], sequences[i]
             before = item.label
+            if next_rows and i in next_rows:
+                self._succeed(i, record, key, item)
+                continue
             if row == NOWHERE:
                 self._remove(record, key, item)
             elif 0 < sequence <= item.sequence:
-                self.tally.outcomes["upsert", "stale"] += 1
-                self._keep_vector(key, item)
+                self._pass_by(key, item)
                 continue
             elif before == NOWHERE and self._n_items >= max_items:
                 self._reject(record, self._above_limit())
@@ -115,7 +145,10 @@ class RecordFold:
                     self._step(record, key, item, before, after, row)
                 item.label, item.vector, item.sequence = after, row, sequence
                 item.offset = offset = record.offset
+                item.timestamp_ms = record.timestamp_ms
                 land(row)
+                if succession is not None:
+                    succession.outdate(key)
                 if item.kept or not settings.input_is_compacted:
                     self._write_vector(key, item)
                 value = encode_assignment(
@@ -128,9 +161,33 @@ class RecordFold:
         return self._applied(records[indices[-1]].offset + 1, n_applied)
 
     def _above_limit(self) -> RecordError:
-        return RecordError(
-            Reason.LIMIT, f"the partition holds {self._n_items} items already, the limit"
-        )
+        n_items = self.settings.limits.max_items_per_partition
+        return RecordError(Reason.LIMIT, f"the partition holds {n_items} items already, the limit")
+
+    def _succeed(self, i: int, record: Record, key: bytes, item: _Item) -> None:
+        """A record of the next embedding model: its item stays as it is, and has it in store."""
+        placed, succession = self.placed, self._succession
+        assert succession is not None
+        if succession.is_stale(key, placed.sequences[i]):
+            self._pass_by(key, item)
+        elif succession.is_above_limit(key):
+            self._reject(record, self._above_limit())
+        else:
+            self.tally.outcomes["upsert", "unchanged"] += 1
+            self._keep_vector(key, item)
+            row, sequence = placed.next_rows[i], placed.sequences[i]
+            succession.apply(record, key, row, sequence, placed.metadata.get(i))
+
+    def _pass_by(self, key: bytes, item: _Item) -> None:
+        """A stale record."""
+        self.tally.outcomes["upsert", "stale"] += 1
+        self._keep_vectors(key, item)
+
+    def _keep_vectors(self, key: bytes, item: _Item) -> None:
+        """Save what counts from compaction, which will take it for the newer record."""
+        self._keep_vector(key, item)
+        if self._succession is not None:
+            self._succession.keep(key)
 
     def _look_up(self, keys: Sequence[bytes | None]) -> None:
         """One `_Item` for every key, as the state has it."""
@@ -162,11 +219,14 @@ class RecordFold:
             item.kept = False
             return
         vector = encode_vector(self.placed.vectors[item.vector], item.sequence)
-        headers = metadata_headers(item.metadata) if item.metadata else ()
+        headers = vector_headers(item.metadata or None, item.timestamp_ms)
+        headers += model_headers(self.settings.embedding)
         self._write(self.settings.topics.vectors, key, vector, headers)
         item.kept = True
 
     def _remove(self, record: Record, key: bytes, item: _Item) -> None:
+        if self._succession is not None:
+            self._succession.outdate(key)
         if item.label == NOWHERE:
             self.tally.outcomes["tombstone", "unchanged"] += 1
             return
@@ -193,20 +253,23 @@ class RecordFold:
             )
         )  # fmt: skip
         if record.key is not None and record.key in self._items:
-            self._keep_vector(record.key, self._items[record.key])
+            self._keep_vectors(record.key, self._items[record.key])
 
     def _keep_vector(self, key: bytes, item: _Item) -> None:
-        """Save the vector that counts from compaction, which will take it for the newer record."""
+        """Save the vector by which the item stands, unless it is saved."""
         if item.kept or item.label == NOWHERE or not self.settings.input_is_compacted:
             return
         members = self.state.members
         if item.vector != NOWHERE:
             vector, metadata = self.placed.vectors[item.vector], item.metadata
+            timestamp_ms = item.timestamp_ms
         elif item.row != NOWHERE:
             vector, metadata = members.vectors[item.row], members.metadata.get(key)
+            timestamp_ms = int(members.timestamps[item.row])
         else:
             return  # a ghost: its row is gone already
-        headers = metadata_headers(metadata) if metadata else ()
+        headers = vector_headers(metadata or None, timestamp_ms)
+        headers += model_headers(self.settings.embedding)
         self._write(
             self.settings.topics.vectors, key, encode_vector(vector, item.sequence), headers
         )
@@ -248,6 +311,8 @@ class RecordFold:
         put = [(key, item) for key, item in self._items.items() if item.vector != NOWHERE]
         items = [item for _, item in put]
         rows = np.array([item.vector for item in items], np.intp)
+        times = [item.timestamp_ms for item in items]
+        timestamps = np.array([NO_TIMESTAMP if t is None or t < 0 else t for t in times], np.int64)
         touched = self._items.items()
         n_reassigned = sum(step.before != NOWHERE and step.after != NOWHERE for step in self.steps)
         return Applied(
@@ -256,9 +321,12 @@ class RecordFold:
             keys=[key for key, _ in put],
             vectors=self.placed.vectors[rows],
             labels=np.array([item.label for item in items], np.int32),
+            proofs=self.placed.proofs[rows],
             sequences=np.array([item.sequence for item in items], np.uint64),
             offsets=np.array([item.offset for item in items], np.int64),
             kept=np.array([item.kept for item in items], np.bool_),
+            timestamps=timestamps,
+            weights=None if self.decay is None else self.decay.weight(timestamps),
             old_rows=np.array([item.row for item in items], np.intp),
             removed=[k for k, item in touched if item.row != NOWHERE and item.label == NOWHERE],
             ghosts_gone=[k for k, item in touched if item.is_ghost and item.offset != NOWHERE],

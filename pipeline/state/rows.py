@@ -57,7 +57,7 @@ class Rows:
                     names.append(key)
                 of[key] = row
             rows[i] = row
-        self._reserve(len(names))
+        self.reserve(len(names))
         return rows
 
     def remove(self, keys: Iterable[bytes]) -> None:
@@ -72,7 +72,8 @@ class Rows:
         names = self.keys[start:stop]
         return np.array([start + i for i, key in enumerate(names) if key is not None], np.intp)
 
-    def _reserve(self, n_rows: int) -> None:
+    def reserve(self, n_rows: int) -> None:
+        """Have room for so many rows, so that filling them copies nothing."""
         capacity = len(self.vectors)
         if n_rows <= capacity:
             return

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.clustering.forgetting import NO_TIMESTAMP
 from pipeline.state.rows import Rows
 
 FULL_RANGE = 1 << 32
@@ -22,14 +23,18 @@ GONE = -1
 class Sample(Rows):
     """Vectors of sampled items, the newest of each."""
 
-    columns = ("vectors", "sequences")
+    columns = ("vectors", "sequences", "timestamps")
 
     def __init__(self, n_dims: int, *, max_items: int, hash_range: int = FULL_RANGE) -> None:
         super().__init__(n_dims)
         self.sequences: NDArray[np.uint64] = np.empty(0, np.uint64)
+        self.timestamps: NDArray[np.int64] = np.empty(0, np.int64)
+        """Of the record that counts, milliseconds since 1970; -1: it had none."""
         self.max_items = max_items
         self.hash_range = hash_range
         """Items whose hash is below it are in."""
+        self.changed: set[bytes] | None = None
+        """Items written or removed since somebody put an empty set here."""
 
     @property
     def is_thin(self) -> bool:
@@ -55,36 +60,55 @@ class Sample(Rows):
         rows: Sequence[int],
         vectors: NDArray[np.float32],
         sequences: Sequence[int],
-    ) -> None:
+        timestamps: Sequence[int | None],
+    ) -> list[bytes]:
         """Apply changes of items in order; ``rows[i]`` points into ``vectors``, -1: item i is gone.
 
         A change whose sequence is not above the item's is stale, as it is for the assigner.
+
+        Returns
+        -------
+        list
+            The items that have a new vector.
         """
-        newest: dict[bytes, tuple[int, int]] = {}  # item -> row, sequence
-        for key, row, sequence in zip(keys, rows, sequences, strict=True):
+        newest: dict[bytes, tuple[int, int, int]] = {}  # item -> row, sequence, time
+        for key, row, sequence, time in zip(keys, rows, sequences, timestamps, strict=True):
             if not self.holds(key):
                 continue
             if row < 0:
-                newest[key] = (GONE, 0)
+                newest[key] = (GONE, 0, NO_TIMESTAMP)
             elif not 0 < sequence <= self._sequence(key, newest):
-                newest[key] = (row, sequence)
+                newest[key] = (row, sequence, NO_TIMESTAMP if time is None or time < 0 else time)
+        if self.changed is not None:
+            self.changed.update(newest)
         written = [(key, *change) for key, change in newest.items() if change[0] != GONE]
         self.remove([k for k, change in newest.items() if change[0] == GONE and k in self.of])
         if written:
-            at = self.put([key for key, _, _ in written])
-            self.vectors[at] = vectors[[row for _, row, _ in written]]
-            self.sequences[at] = [sequence for _, _, sequence in written]
+            at = self.put([key for key, *_ in written])
+            self.vectors[at] = vectors[[row for _, row, _, _ in written]]
+            self.sequences[at] = [sequence for _, _, sequence, _ in written]
+            self.timestamps[at] = [time for _, _, _, time in written]
         while len(self) > self.max_items and self.hash_range > 1:
-            self.hash_range //= 2
+            self.narrow(self.hash_range // 2)
+        return [key for key, *_ in written]
+
+    def narrow(self, hash_range: int) -> None:
+        """Hold no more than the items whose hash is below this."""
+        if hash_range < self.hash_range:
+            self.hash_range = hash_range
             self.remove([key for key in self.of if not self.holds(key)])
 
-    def _sequence(self, key: bytes, newest: dict[bytes, tuple[int, int]]) -> int:
+    def _sequence(self, key: bytes, newest: dict[bytes, tuple[int, int, int]]) -> int:
         if key in newest:
             return newest[key][1]
         row = self.of.get(key)
         return 0 if row is None else int(self.sequences[row])
 
-    def snapshot(self) -> tuple[list[bytes], NDArray[np.float32]]:
-        """Ids and a copy of their vectors, ordered by id: the same items give the same rows."""
+    def snapshot(self) -> tuple[list[bytes], NDArray[np.float32], NDArray[np.int64]]:
+        """Ids, and copies of their vectors (n, n_dims) and timestamps (n,).
+
+        Ordered by id: the same items give the same rows.
+        """
         keys = sorted(self.of)
-        return keys, self.vectors[[self.of[key] for key in keys]]
+        rows = [self.of[key] for key in keys]
+        return keys, self.vectors[rows], self.timestamps[rows]

@@ -8,7 +8,7 @@ from pipeline.engine.cluster_engine import ClusterEngine, Restored
 from pipeline.engine.setting import EngineSettings
 from pipeline.kernels.cpu import CpuKernels
 from pipeline.messages.codec import encode_vector
-from pipeline.messages.model import Manifest, Model, digest
+from pipeline.messages.model import N_QUANTILES, Manifest, Model, digest
 from pipeline.messages.policy import EmbeddingPolicy, EventPolicy, LimitPolicy
 from pipeline.messages.records import Record
 from pipeline.state.members import Members
@@ -19,7 +19,7 @@ TOPICS = TopicPolicy(input="in", prefix="t.", partitions=2)
 WEST_EAST = np.array([[-1, 0], [1, 0]], np.float32)
 
 
-def model(centroids=WEST_EAST, *, epoch=1, clusters=None, **fields):
+def model(centroids=WEST_EAST, *, epoch=1, clusters=None, counts=None, quantiles=None, **fields):
     """A model over ``centroids``; clusters are named by their place unless told otherwise."""
     centroids = np.asarray(centroids, np.float32)
     names = clusters or tuple(f"c{i + 1}" for i in range(len(centroids)))
@@ -30,7 +30,13 @@ def model(centroids=WEST_EAST, *, epoch=1, clusters=None, **fields):
         "fitted_items": 2, "fitted_inertia": 1.0, "fitted_offsets": (0, 0), "created_at_ms": 7,
     }  # fmt: skip
     zeros = np.zeros(len(centroids))
-    return Model(Manifest(**{**known, **fields}), centroids, zeros.astype(np.int64), zeros)
+    if quantiles is None:
+        quantiles = np.zeros((len(centroids), N_QUANTILES))
+    return Model(
+        Manifest(**{**known, **fields}), centroids,
+        np.array(zeros if counts is None else counts, np.int64), zeros, zeros,
+        np.array(quantiles, np.float32), centroids,
+    )  # fmt: skip
 
 
 def engine(*, compacted=True, metadata=(), max_items=1000, first=None, n_partitions=1):
@@ -39,7 +45,11 @@ def engine(*, compacted=True, metadata=(), max_items=1000, first=None, n_partiti
     made = ClusterEngine(
         EngineSettings(
             TOPICS,
-            EmbeddingPolicy(dimensions=first.centroids.shape[1]),
+            EmbeddingPolicy(
+                dimensions=first.centroids.shape[1],
+                metric=first.manifest.metric,
+                max_component=first.manifest.max_component,
+            ),
             LimitPolicy(max_items_per_partition=max_items),
             EventPolicy(metadata=metadata),
             compacted,

@@ -17,7 +17,7 @@ from tests.engine.house import TOPICS, engine, model, of_topic, record, write
 def sweep(made, partition=0, max_rows=2):
     """Sweep to the end; everything that went out."""
     out = []
-    while made.partitions[partition].sweep_row is not None:
+    while made.partitions[partition].to_sweep:
         changes = made.sweep(partition, max_rows=max_rows)
         made.install(changes)
         out += changes.outgoing

@@ -7,9 +7,10 @@ import numpy as np
 from pipeline.state.sample import FULL_RANGE, GONE, Sample
 
 
-def put(sample, keys, value=1.0, sequences=None):
+def put(sample, keys, value=1.0, sequences=None, time=None):
     vectors = np.full((len(keys), 2), value, np.float32)
-    sample.apply(keys, range(len(keys)), vectors, sequences or [0] * len(keys))
+    n = len(keys)
+    sample.apply(keys, range(n), vectors, sequences or [0] * n, [time] * n)
 
 
 def keys(n):
@@ -39,10 +40,10 @@ def test_updates_and_deletes_of_sampled_items_are_followed():
     sample = Sample(2, max_items=10)
     put(sample, [b"a", b"b"])
 
-    sample.apply([b"a", b"b"], [0, GONE], np.full((1, 2), 7, np.float32), [0, 0])
+    sample.apply([b"a", b"b"], [0, GONE], np.full((1, 2), 7, np.float32), [0, 0], [9, 9])
 
-    ids, vectors = sample.snapshot()
-    assert (ids, vectors.tolist()) == ([b"a"], [[7, 7]])
+    ids, vectors, timestamps = sample.snapshot()
+    assert (ids, vectors.tolist(), timestamps.tolist()) == ([b"a"], [[7, 7]], [9])
 
 
 def test_a_stale_change_is_ignored_and_a_tombstone_forgets_the_sequence():
@@ -51,7 +52,8 @@ def test_a_stale_change_is_ignored_and_a_tombstone_forgets_the_sequence():
 
     put(sample, [b"a"], 2, [5])
     assert sample.snapshot()[1].tolist() == [[1, 1]]
-    sample.apply([b"a", b"a"], [GONE, 0], np.full((1, 2), 3, np.float32), [0, 1])
+    sample.apply([b"a", b"a"], [GONE, 0], np.full((1, 2), 3, np.float32), [0, 1],
+                 [None, None])  # fmt: skip
 
     assert sample.snapshot()[1].tolist() == [[3, 3]]
 
@@ -62,7 +64,7 @@ def test_a_sample_that_deletes_made_thin_asks_for_a_wider_range():
     narrow = sample.hash_range
 
     sample.apply(list(sample.of)[5:], [GONE] * (len(sample) - 5), np.empty((0, 2), np.float32),
-                 [0] * (len(sample) - 5))  # fmt: skip
+                 [0] * (len(sample) - 5), [None] * (len(sample) - 5))  # fmt: skip
 
     assert sample.is_thin
     assert sample.wider().hash_range == 2 * narrow
@@ -73,8 +75,24 @@ def test_the_snapshot_does_not_depend_on_the_order_of_arrival():
     vectors = np.arange(40, dtype=np.float32).reshape(20, 2)
     order = np.random.default_rng(0).permutation(20)
 
-    one.apply(keys(20), range(20), vectors, [0] * 20)
-    two.apply([keys(20)[i] for i in order], order.tolist(), vectors, [0] * 20)
+    one.apply(keys(20), range(20), vectors, [0] * 20, range(20))
+    two.apply([keys(20)[i] for i in order], order.tolist(), vectors, [0] * 20, order.tolist())
 
     assert one.snapshot()[0] == two.snapshot()[0]
     assert one.snapshot()[1].tobytes() == two.snapshot()[1].tobytes()
+    assert one.snapshot()[2].tobytes() == two.snapshot()[2].tobytes()
+
+
+def test_the_time_is_that_of_the_record_that_counts():
+    sample = Sample(2, max_items=10)
+    put(sample, [b"old", b"new", b"none", b"odd"], 1, [5] * 4, time=1000)
+
+    put(sample, [b"old"], 2, [5], time=2000)  # stale
+    put(sample, [b"new"], 2, [6], time=500)  # late, and newer all the same
+    put(sample, [b"none"], 2, [6], time=None)
+    put(sample, [b"odd"], 2, [6], time=-7)
+
+    ids, _, timestamps = sample.snapshot()
+    assert dict(zip(ids, timestamps.tolist(), strict=True)) == {
+        b"old": 1000, b"new": 500, b"none": -1, b"odd": -1,
+    }  # fmt: skip
