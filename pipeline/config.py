@@ -26,6 +26,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pipeline.batching import BatchPolicy
 from pipeline.clustering.centroids import CentroidPolicy
+from pipeline.clustering.drift.policy import DriftPolicy
 from pipeline.clustering.kmeans import ClusteringPolicy
 from pipeline.clustering.schedule import ReclusterPolicy
 from pipeline.errors import ConfigError, UsageError
@@ -35,8 +36,7 @@ from pipeline.streams.topics import TopicPolicy
 from pipeline.telemetry.policy import TelemetryPolicy
 
 PREFIX: Final = "EDDY_"
-NOT_YET: Final = ("centroids.enabled", "centroids.tolerance", "recluster.on_drift")
-NOT_YET_SECTIONS: Final = ("drift", "server", "state")
+NOT_YET_SECTIONS: Final = ("server", "state")
 """Read and checked, but nothing obeys them yet: the form of the file is public, so it is whole
 from the start."""
 
@@ -44,22 +44,6 @@ SECRET: Final = re.compile(r"password|secret|key\.pem|token|oauthbearer\.config"
 _NO_OPTION: Final = re.compile(r"EDDY_CONFIG$|EDDY_TEST_")
 _STRICT: Final = ConfigDict(strict=True, allow_inf_nan=False)
 _BROKERS_NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
-
-
-@dataclass(frozen=True, slots=True)
-class DriftPolicy:
-    """When a change in the stream is an alarm."""
-
-    enabled: bool = True
-    """Whether drift is watched at all."""
-    arl0: int = 10_000
-    """Mean number of windows between two false alarms of one signal, over the whole model."""
-    window: int = 4096
-    """Records that close a window."""
-
-    def __post_init__(self) -> None:
-        _at_least("drift.arl0", self.arl0, 2)
-        _at_least("drift.window", self.window, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +122,12 @@ class Config:
             raise ConfigError(
                 f"instance is {self.instance!r}, but must be 1 to 249 of A-Z a-z 0-9 . _ -"
             )
-        least = 4 * self.embedding.dimensions + 4096  # a key, headers and metadata beside it
+        n_dims = max(self.embedding.dimensions, self.embedding.next.dimensions or 0)
+        least = 4 * n_dims + 4096  # a key, headers and metadata beside it
         if self.limits.max_record_bytes < least:
             raise ConfigError(
                 f"limits.max_record_bytes is {self.limits.max_record_bytes}, but must be at least "
-                f"{least} for {self.embedding.dimensions} dimensions"
+                f"{least} for {n_dims} dimensions"
             )
 
 
@@ -157,7 +142,7 @@ class Option(NamedTuple):
     @property
     def is_used(self) -> bool:
         """Whether anything obeys it yet."""
-        return self.key not in NOT_YET and self.key.partition(".")[0] not in NOT_YET_SECTIONS
+        return self.key.partition(".")[0] not in NOT_YET_SECTIONS
 
 
 class Given(NamedTuple):

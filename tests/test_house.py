@@ -36,7 +36,7 @@ DOORS = {  # library -> the only modules that may import it; a folder where it i
     "pyarrow": {"cli/"},
     "pydantic": {"config.py"},
     "rich": {"cli/"},
-    "scipy": {"kernels/", "clustering/alignment.py"},
+    "scipy": {"kernels/", "clustering/alignment.py", "clustering/drift/runlength.py"},
     "structlog": {"telemetry/logs.py"},
     "testcontainers": {"streams/broker.py"},
     "threadpoolctl": {"kernels/"},

@@ -18,16 +18,16 @@ from pipeline.engine.changes import Changes
 from pipeline.engine.cluster_engine import ClusterEngine
 from pipeline.errors import AbortedError
 from pipeline.messages.model import ModelFold
+from pipeline.services.pace import SlicePace
 from pipeline.services.reports import AssignerReports
 from pipeline.services.restore import Restore, RestoreResult
 from pipeline.state.members import Version
 from pipeline.streams.contract import Broker, Poll, Reader, Stream
 
-SWEEP_ROWS = 2000
-"""A slice of a sweep: some 10 ms of work, so a record that comes meanwhile hardly waits."""
 PUBLISH_PAUSE = 20
 """Statistics are large (500 clusters of 1024 dimensions: 4 MB a partition), and under load all of
-them change all the time; so they rest twenty times as long as they took: 5 % of the loop."""
+them change all the time; so they rest twenty times as long as they took: 5 % of the loop. When
+there is nothing else to do they need no rest."""
 MODEL_POLL_INTERVAL_S = 0.05
 MODEL_POLL_RECORDS = 10_000
 
@@ -44,6 +44,7 @@ class Assigner:
     clock: Callable[[], float]
     """Seconds of a clock that never goes back."""
     reports: AssignerReports
+    sweep_pace: SlicePace = field(default_factory=SlicePace)
 
     _model_reader: Reader | None = None
     _models: ModelFold = field(default_factory=ModelFold)
@@ -55,6 +56,8 @@ class Assigner:
     """The partitions of the restore that runs."""
     _beginning: set[int] = field(default_factory=set)
     """Restored, and their first head is not committed yet."""
+    _swept: int = -1
+    """The partition of the last slice."""
     _published_at: dict[int, float] = field(default_factory=dict)
     _publish_again_at: float = float("-inf")
 
@@ -79,7 +82,7 @@ class Assigner:
         self._begin_partitions()
         self._sweep_slice()
         self._lose_ghosts()
-        self._publish(is_idle=not polled.records)
+        self._publish(is_idle=not polled.records and not self._sweeps())
         self.reports.turned(self.engine, self.stream, n_unready=self._n_unready)
 
     def close(self) -> None:
@@ -94,6 +97,10 @@ class Assigner:
 
     def _apply(self, polled: Poll) -> None:
         self.reports.batch_began(polled.records)
+        for arrivals in self.engine.admit(polled.records):
+            if not self._transact(arrivals):
+                self.stream.rewind()
+                return
         changes = self.engine.prepare(polled.records)  # reads the state, changes nothing
         self.reports.batch_prepared(changes)
         if self._transact(changes):
@@ -198,15 +205,19 @@ class Assigner:
         return [
             partition
             for partition, state in self.engine.partitions.items()
-            if state.sweep_row is not None and partition not in self._beginning
+            if state.to_sweep and partition not in self._beginning
         ]
 
     def _sweep_slice(self) -> None:
         pending = self._sweeps()
         if not pending:
             return
-        partition = pending[0]
-        changes = self.engine.sweep(partition, max_rows=SWEEP_ROWS)
+        # in turn: revisions may come faster than one partition is swept
+        partition = min(pending, key=lambda p: (p <= self._swept, p))
+        self._swept, began = partition, self.clock()
+        changes = self.engine.sweep(partition, max_rows=self.sweep_pace.n_rows)
+        # without the commit, which fewer rows would not make much shorter
+        self.sweep_pace.took(changes.tally.n_checked, self.clock() - began)
         if not changes.outgoing:
             self.engine.install(changes)  # nothing moved: there is nothing to commit
         elif not self._transact(changes):
@@ -217,19 +228,24 @@ class Assigner:
 
     def _lose_ghosts(self) -> None:
         """A ghost's next record should have come by the end that the input had at the restore."""
-        if not any(state.members.ghosts for state in self.engine.partitions.values()):
+        if not any(state.may_lose_ghosts for state in self.engine.partitions.values()):
             return
         lag: Mapping[int, int] = self.stream.lag()
         for partition, state in self.engine.partitions.items():
             # control records at the end are no lag, but are below the end noted
             is_past = state.next_offset >= state.ghosts_until or lag.get(partition) == 0
-            if state.members.ghosts and is_past and partition not in self._beginning:
-                self._transact(self.engine.lose_ghosts(partition))
+            if not (state.may_lose_ghosts and is_past) or partition in self._beginning:
+                continue
+            changes = self.engine.lose_ghosts(partition)
+            if changes.outgoing:
+                self._transact(changes)
+            else:
+                self.engine.install(changes)  # all of them have a vector of the next model
 
     def _publish(self, *, is_idle: bool) -> None:
         """The statistics of one partition that is due, the longest silent one first."""
         now = self.clock()
-        if now < self._publish_again_at:
+        if not is_idle and now < self._publish_again_at:
             return
         due = [
             (self._published_at.get(partition, float("-inf")), partition)

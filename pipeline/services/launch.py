@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -19,8 +19,8 @@ from pipeline.kernels.contract import Kernels
 from pipeline.services.assigner import Assigner
 from pipeline.services.lifecycle import require_topics, serve
 from pipeline.services.reclusterer import Reclusterer, ReclustererSettings
-from pipeline.services.reports import AssignerReports, ReclustererReports
-from pipeline.services.sampling import SampleReader
+from pipeline.services.reclusterer_reports import ReclustererReports
+from pipeline.services.reports import AssignerReports
 from pipeline.streams.contract import Broker, GroupMember
 from pipeline.telemetry.health import Health, HealthServer
 from pipeline.telemetry.logs import configure, get_logger
@@ -32,6 +32,73 @@ collector looks through them again and again: 7.1 against 4.0 µs of Python a re
 
 COMPACT = "compact"
 """The cleanup policy of an input that stores the vectors."""
+
+
+def new_assigner(
+    config: Config,
+    broker: Broker,
+    kernels: Kernels,
+    *,
+    input_policy: str,
+    name: str,
+    clock: Callable[[], float],
+    reports: AssignerReports,
+) -> Assigner:
+    """An assigner of that name, which has joined its group."""
+    engine = ClusterEngine(
+        EngineSettings(
+            topics=config.topics,
+            embedding=config.embedding,
+            limits=config.limits,
+            events=config.events,
+            input_is_compacted=input_policy == COMPACT,
+        ),
+        kernels,
+    )
+    group = assigner_group(config)
+    return Assigner(
+        broker=broker,
+        stream=broker.stream(GroupMember(config.topics.input, group, f"{group}.{name}", name)),
+        engine=engine,
+        batching=config.batching,
+        centroids=config.centroids,
+        clock=clock,
+        reports=reports,
+    )
+
+
+def new_reclusterer(
+    config: Config,
+    broker: Broker,
+    kernels: Kernels,
+    *,
+    input_policy: str,
+    executor: Executor,
+    clock: Callable[[], float],
+    reports: ReclustererReports,
+) -> Reclusterer:
+    """The reclusterer, which has fenced the one before it."""
+    group = reclusterer_group(config)
+    return Reclusterer(
+        broker=broker,
+        stream=broker.stream(GroupMember(config.topics.commands, group, group, group)),
+        settings=ReclustererSettings(
+            topics=config.topics,
+            embedding=config.embedding,
+            limits=config.limits,
+            events=config.events,
+            clustering=config.clustering,
+            centroids=config.centroids,
+            recluster=config.recluster,
+            drift=config.drift,
+            assigner_group=assigner_group(config),
+            input_policy=input_policy,
+        ),
+        kernels=kernels,
+        executor=executor,
+        clock=clock,
+        reports=reports,
+    )
 
 
 def run_assigner(
@@ -47,17 +114,6 @@ def run_assigner(
         input_policy = _input_policy(config, broker, metrics, health, stop)
         if input_policy is None:
             return
-        engine = ClusterEngine(
-            EngineSettings(
-                topics=config.topics,
-                embedding=config.embedding,
-                limits=config.limits,
-                events=config.events,
-                input_is_compacted=input_policy == COMPACT,
-            ),
-            kernels,
-        )
-        group, name = assigner_group(config), instance(config)
         reports = AssignerReports(
             get_logger(),
             metrics,
@@ -66,12 +122,12 @@ def run_assigner(
             log_item_ids=config.telemetry.log_item_ids,
             max_items_per_partition=config.limits.max_items_per_partition,
         )
-        assigner = Assigner(
-            broker=broker,
-            stream=broker.stream(GroupMember(config.topics.input, group, f"{group}.{name}", name)),
-            engine=engine,
-            batching=config.batching,
-            centroids=config.centroids,
+        assigner = new_assigner(
+            config,
+            broker,
+            kernels,
+            input_policy=input_policy,
+            name=instance(config),
             clock=time.monotonic,
             reports=reports,
         )
@@ -91,33 +147,13 @@ def run_reclusterer(
         input_policy = _input_policy(config, broker, metrics, health, stop)
         if input_policy is None:
             return
-        group = reclusterer_group(config)
         reports = ReclustererReports(get_logger(), metrics, health)
-        settings = ReclustererSettings(
-            topics=config.topics,
-            embedding=config.embedding,
-            limits=config.limits,
-            events=config.events,
-            policy=config.recluster,
-            n_clusters=config.clustering.clusters,
-            seed=config.clustering.seed,
-            assigner_group=assigner_group(config),
-            input_policy=input_policy,
-        )
-        with ThreadPoolExecutor(1, "fit") as executor:
-            reclusterer = Reclusterer(
-                broker=broker,
-                stream=broker.stream(GroupMember(config.topics.commands, group, group, group)),
-                settings=settings,
-                kernels=kernels,
-                sampling=SampleReader(
-                    broker,
-                    config.topics,
-                    config.embedding,
-                    config.limits,
-                    config.recluster.sample_items,
-                    time.time,
-                ),
+        with ThreadPoolExecutor(2, "fit") as executor:
+            reclusterer = new_reclusterer(
+                config,
+                broker,
+                kernels,
+                input_policy=input_policy,
                 executor=executor,
                 clock=time.time,
                 reports=reports,
@@ -133,9 +169,22 @@ def _input_policy(
         broker, config.topics, max_record_bytes=config.limits.max_record_bytes, stop=stop
     )
     if policy is not None:
+        _check_next(config, policy)
         health.set("broker", True)
         metrics.gauge("eddy_input_partitions").set(config.topics.partitions)
     return policy
+
+
+def _check_next(config: Config, input_policy: str) -> None:
+    """Vectors of two models at once need an input that stores them."""
+    following = config.embedding.next.model
+    if following is not None and input_policy != COMPACT:
+        raise ConfigError(
+            f"embedding.next.model is {following!r}, but the cleanup policy of "
+            f"{config.topics.input} is {input_policy!r}, and a change of the embedding model needs "
+            f"one that is exactly {COMPACT!r}: leave embedding.next.model null, or begin anew with "
+            "another input and topics.prefix"
+        )
 
 
 @contextmanager

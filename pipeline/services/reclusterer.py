@@ -1,38 +1,48 @@
-"""The process that makes models: a sample of the input in, epochs and their lineage out.
+"""The process that makes models: a sample and statistics in, epochs and revisions out.
 
 One is active: its transactional id fences a second one. It keeps nothing that the topics do
-not hold: the model, the answered commands and the time of the last attempt are read back at the
-start; updates since the fit are offsets minus those in the manifest; a command's offset
-is committed in the transaction of its outcome.
+not hold: the model, the answered commands, standing alarms and the time of the last attempt are
+read back at the start; updates since the fit are offsets minus those in the manifest; a command's
+offset is committed in the transaction of its outcome.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from pipeline.clustering.recluster import Candidate, FitSettings, propose
-from pipeline.clustering.schedule import ReclusterPolicy, ReclusterSchedule, Trigger
-from pipeline.engine.epoch import Occasion, epoch_events, next_model, rejection
-from pipeline.errors import AbortedError, RecordError, TransientError
+from pipeline.clustering.centroids import CentroidPolicy
+from pipeline.clustering.drift.policy import DriftPolicy
+from pipeline.clustering.kmeans import ClusteringPolicy
+from pipeline.clustering.quality import Quality
+from pipeline.clustering.recluster import FitSettings
+from pipeline.clustering.schedule import ReclusterPolicy, ReclusterSchedule, Standing, Trigger
+from pipeline.engine.epoch import landmark_is_due
+from pipeline.engine.setting import EngineSettings, check_model
+from pipeline.engine.totals import Totals
+from pipeline.errors import AbortedError, PipelineError, RecordError
 from pipeline.kernels.contract import Kernels
-from pipeline.messages.codec import decode_lifecycle, encode_lifecycle
-from pipeline.messages.commands import Command, decode_command
+from pipeline.messages.codec import decode_lifecycle
+from pipeline.messages.commands import Command, CommandType, decode_command
 from pipeline.messages.events import Lifecycle, LifecycleType
+from pipeline.messages.manifest import Manifest
 from pipeline.messages.model import Model, ModelFold, model_records
 from pipeline.messages.policy import EmbeddingPolicy, EventPolicy, LimitPolicy
-from pipeline.messages.records import Outgoing, Record
-from pipeline.services.reports import ReclustererReports
+from pipeline.services.alarms import Alarms
+from pipeline.services.following import Following
+from pipeline.services.inbox import Inbox
+from pipeline.services.lag import GroupLag
+from pipeline.services.migration import Migration
+from pipeline.services.novelty import Novelty
+from pipeline.services.outcomes import Outcome, Outcomes, problem_of
+from pipeline.services.reclusterer_reports import ReclustererReports
 from pipeline.services.sampling import SampleReader, to_end
+from pipeline.services.workshop import Job, Workshop
 from pipeline.streams.contract import Broker, Stream
 from pipeline.streams.topics import TopicPolicy
 
-COMMANDS_AT_ONCE = 100
-IDLE_WAIT_S = 0.1
-GROUP_LAG_INTERVAL_S = 30.0
-COMMANDS = 0  # the partition of the commands
+IDLE_WAIT_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,69 +53,85 @@ class ReclustererSettings:
     embedding: EmbeddingPolicy
     limits: LimitPolicy
     events: EventPolicy
-    policy: ReclusterPolicy
-    n_clusters: int
-    seed: int
+    clustering: ClusteringPolicy
+    centroids: CentroidPolicy
+    recluster: ReclusterPolicy
+    drift: DriftPolicy
     assigner_group: str
     input_policy: str
     """The cleanup policy of the input, as the broker says it."""
 
 
-@dataclass(slots=True, eq=False)
-class _Attempt:
-    """A fit that runs, and what it is to be judged by."""
-
-    reason: Trigger
-    command: Command | None
-    incumbent: Model | None
-    offsets: Mapping[int, int]
-    n_items: int
-    future: Future[Candidate]
-
-
-@dataclass(slots=True, eq=False)
-class _Outcome:
-    """What is to be published; again after an abort."""
-
-    outgoing: list[Outgoing]
-    events: list[Lifecycle]
-    command: Command | None
-    model: Model | None
-    attempt: _Attempt | None
-    candidate: Candidate | None
-
-
 @dataclass(slots=True)
 class Reclusterer:
-    """Tier 3 in its first form. One thread calls `step` for ever, then `close`."""
+    """Tiers 2 and 3. One thread calls `step` for ever, then `close`."""
 
     broker: Broker
     stream: Stream
     """Of the commands topic."""
     settings: ReclustererSettings
     kernels: Kernels
-    sampling: SampleReader
     executor: Executor
-    """Runs the fits, one at a time; the loop goes on beside it."""
+    """Runs the fits, one at a time, and what drift needs; the loop goes on beside them."""
     clock: Callable[[], float]
     """Seconds since 1970: ages outlive a process."""
     reports: ReclustererReports
 
+    inbox: Inbox = field(init=False)
+    sampling: SampleReader = field(init=False)
+    workshop: Workshop = field(init=False)
+    following: Following = field(init=False)
+    alarms: Alarms = field(init=False)
     _opening: Generator[int, None, None] | None = None
     _is_open: bool = False
-    _owns_commands: bool = False
-    _next_command_offset: int = 0
-    _queue: deque[Record] = field(default_factory=deque)
-    _answered: set[str] = field(default_factory=set)
     _models: ModelFold = field(default_factory=ModelFold)
+    _outcomes: Outcomes = field(init=False)
     _schedule: ReclusterSchedule = field(init=False)
-    _attempt: _Attempt | None = None
-    _outcome: _Outcome | None = None
-    _is_cancelled: bool = False
-    _lag_told_at: float = float("-inf")
+    _migration: Migration = field(init=False)
+    _novelty: Novelty | None = None
+    """Only where clusters come and go by themselves."""
+    _job: Job | None = None
+    _seen: Standing | None = None
+    """How the model did when the job began."""
+    _outcome: Outcome | None = None
+    _silhouette: float | None = None
+    """Of the sample, at the last fit."""
+    _lag: GroupLag = field(init=False)
 
     def __post_init__(self) -> None:
-        self._schedule = ReclusterSchedule(self.settings.policy, self.clock())
+        broker, given = self.broker, self.settings
+        topics, embedding = given.topics, given.embedding
+        self.inbox = Inbox(broker, self.stream, topics)
+        self.sampling = SampleReader(
+            broker, topics, embedding, given.limits, given.recluster.sample_items, self.clock
+        )
+        self.workshop = Workshop(
+            self.sampling,
+            _fit_settings(given),
+            self.kernels,
+            self.executor,
+            given.clustering.half_life_s,
+        )
+        totals = Totals(
+            topics.partitions, embedding.dimensions, max_component=embedding.largest_component
+        )
+        self.following = Following(broker, topics, totals, given.centroids)
+        self.alarms = Alarms(broker, topics, given.events, given.drift, totals, self.executor)
+        if given.clustering.clusters == "auto":
+            self._novelty = Novelty(self.sampling, self.kernels, given.clustering.max)
+        self._outcomes = Outcomes(
+            topics,
+            given.events,
+            given.recluster,
+            given.clustering.half_life_s,
+            given.input_policy,
+            self._models,
+            self.alarms,
+            self.clock,
+        )
+        self._schedule = ReclusterSchedule(given.recluster, self.clock())
+        self._lag = GroupLag(broker, given.assigner_group, topics.input, self.clock)
+        self._migration = Migration(embedding.next.share, self.clock)
 
     @property
     def model(self) -> Model | None:
@@ -122,37 +148,34 @@ class Reclusterer:
         FatalError
         """
         n_read = self._read() if self._is_open else self._open_slice()
-        polled = self.stream.poll(
-            COMMANDS_AT_ONCE, timeout_s=0.0 if n_read or self._outcome else IDLE_WAIT_S
-        )
-        for committed in polled.assigned.values():
-            start = self.broker.ranges(self.settings.topics.commands)[COMMANDS].low
-            self._next_command_offset = start if committed is None else committed
-            self.stream.start(COMMANDS, self._next_command_offset)
-            self._owns_commands = True
-        if polled.revoked or polled.lost:
-            self._owns_commands = False
-            self._queue.clear()  # they come again, to whoever owns them next
-        self._queue.extend(polled.records)
-        if self._is_open and self._owns_commands:
-            self._advance()
-        self._report_lag()
+        self.inbox.poll(timeout_s=0.0 if n_read or self._outcome else IDLE_WAIT_S)
+        if self._is_open and self.inbox.is_owner:
+            try:
+                self._advance()
+                self._follow()
+            except AbortedError as error:
+                self.reports.aborted(error)
+        self._lag.tell(self.reports.group_lag)
         self.reports.turned(
-            self._updates(), len(self.sampling.sample), self.model, is_open=self._is_open
+            self._updates(),
+            len(self.sampling.sample),
+            self.model,
+            self._quality,
+            is_open=self._is_open,
         )
 
     def close(self) -> None:
         """Drop a running fit, publish nothing half, leave the group."""
-        self._is_cancelled = True
-        if self._attempt is not None:
-            self._attempt.future.cancel()
+        if self._job is not None:
+            self._job.cancel()
         self.sampling.close()
-        self.stream.close()
+        self.following.close()
+        self.inbox.stream.close()
 
     # --- reading ------------------------------------------------------------------
 
     def _open_slice(self) -> int:
-        """Read what a predecessor left, in slices; then the input is followed."""
+        """Read what a predecessor left, in slices; then the topics are followed."""
         if self._opening is None:
             self._opening = self._open()
         try:
@@ -162,9 +185,9 @@ class Reclusterer:
             return 1
 
     def _read(self) -> int:
-        """Follow the input; begin anew where deletes have left too few items."""
-        n_read = self.sampling.read()
-        if self.sampling.needs_more and self._attempt is None:
+        """Follow the topics; begin the input anew where deletes have left too few items."""
+        n_read = self.sampling.read() + self.following.read()
+        if self.sampling.needs_more and self._job is None:
             self._is_open, self._opening = False, self.sampling.widen()
         return n_read
 
@@ -174,211 +197,234 @@ class Reclusterer:
             self._models.fold(records)
             yield 1
         if self.model is not None:
+            self._stand_by(self.model.manifest)
             self._schedule.fitted(self.model.manifest.created_at_ms / 1000.0)
         for records in to_end(self.broker.reader(topics.lifecycle)):
             for record in records:
                 if record.value is not None:
                     self._note_answer(decode_lifecycle(record.value))
             yield 1
+        yield from self.alarms.begin()
+        yield from self.following.begin()
+        if self.model is not None:
+            self.alarms.watch(self.model)
         yield from self.sampling.begin()
+
+    def _stand_by(self, manifest: Manifest) -> None:
+        """Look at vectors of the embedding model that the newest model is of."""
+        given = self.settings
+        settings = EngineSettings(
+            given.topics, given.embedding, given.limits, given.events,
+            input_is_compacted=given.input_policy == "compact",
+        ).under(manifest)  # fmt: skip
+        check_model(manifest, settings)
+        embedding = settings.embedding
+        if embedding == self.sampling.embedding:
+            return
+        self.sampling.stand_by(embedding)
+        totals = Totals(
+            given.topics.partitions,
+            embedding.dimensions,
+            max_component=embedding.largest_component,
+        )
+        self.following.close()
+        self.following = Following(self.broker, given.topics, totals, given.centroids)
+        self.alarms.totals = totals
+        if self._novelty is not None:  # what it watched was of the other model
+            self._novelty = Novelty(self.sampling, self.kernels, given.clustering.max)
 
     def _note_answer(self, event: Lifecycle) -> None:
         if event.command is not None:
-            self._answered.add(event.command)
+            self.inbox.answered.add(event.command)
         is_attempt = event.type in (LifecycleType.INSTALLED, LifecycleType.REJECTED)
         if is_attempt and event.occurred_at_ms is not None:
             is_published = event.type is LifecycleType.INSTALLED
             self._schedule.attempted(event.occurred_at_ms / 1000.0, published=is_published)
 
-    # --- deciding -----------------------------------------------------------------
+    # --- tier 2 -------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """Centroids after their members, alarms after their windows."""
+        if self.model is None or self._outcome is not None:
+            return
+        began = self.clock()
+        revision = self.following.revision(self.model, now_s=began)
+        if revision is not None:
+            records = model_records(revision, self.settings.topics.model, previous=self.model)
+            self.inbox.commit(records)
+            self._models.install(revision)
+            self.following.published(revision, now_s=began)
+            self.reports.revision_published(
+                revision, n_moved=len(records) - 2, duration_s=self.clock() - began
+            )
+        alarms = self.alarms.due(self.model, self.following.last_head_ms)
+        if alarms:
+            self.inbox.commit(self.alarms.records(alarms))
+            self.alarms.told(alarms)
+            self.reports.alarms(alarms, self.alarms.standing)
+
+    # --- tier 3: deciding ---------------------------------------------------------
 
     def _advance(self) -> None:
-        """One matter at a time: publish an outcome, wait for a fit, or begin something."""
+        """One matter at a time: publish an outcome, wait for a job, or begin something."""
         if self._outcome is not None:
             self._publish(self._outcome)
-        elif self._attempt is not None:
-            if self._attempt.future.done():
-                self._judge(self._attempt)
-        elif self._queue:
-            self._take_command(self._queue[0])
+        elif self._job is not None:
+            if self._job.future.done():
+                self._outcome = self._judged(self._job)
+                self._publish(self._outcome)
+        elif self.inbox.first is not None:
+            self._take_command()
         else:
             self._follow_schedule()
 
     def _follow_schedule(self) -> None:
         now = self.clock()
-        if self.model is not None:
-            trigger = self._schedule.due(now, self._updates())
-        else:
+        if self.model is not None and self._begin_transfer(self.model, now):
+            return
+        if not len(self.sampling.sample):
+            return
+        if self.model is None:
             trigger = self._schedule.bootstrap_due(
                 now, n_items=len(self.sampling.sample), first_record_s=self.sampling.first_record_at
             )
-        if trigger is not None and len(self.sampling.sample):
-            self._begin(trigger, None)
+        else:
+            trigger = self._schedule.due(now, self._standing(self.model))
+        if trigger is not None:
+            self._begin(self.workshop.recluster(trigger, None, self.model))
+        elif self.model is not None and landmark_is_due(
+            self.model.manifest, self.settings.clustering.half_life_s, now
+        ):
+            self._outcome = self._outcomes.renewal(self.model)
+            self._publish(self._outcome)
+        elif self.model is not None and self._novelty is not None:
+            newborn = self._novelty.newborn(self.model, now_s=now)
+            if newborn is not None:
+                self._begin(self.workshop.grow(newborn, self.model))
 
-    def _take_command(self, record: Record) -> None:
+    def _begin_transfer(self, model: Model, now_s: float) -> bool:
+        """Let the next embedding model take over, if enough items have a vector of both."""
+        sampling, successor = self.sampling, self.sampling.embedding.successor
+        if successor is None or sampling.next_sample is None or not sampling.has_caught_up:
+            return False
+        if self._schedule.n_rejected and now_s - self._schedule.last_attempt_s < (
+            self._schedule.pause_s
+        ):
+            return False
+        if not self._migration.is_due(sampling.sample, sampling.next_sample):
+            return False
+        self._begin(self.workshop.transfer(model, sampling.next_sample, successor))
+        return True
+
+    def _standing(self, model: Model) -> Standing:
+        return Standing(
+            n_updates=self._updates(),
+            is_drifting=bool(self.alarms.standing),
+            inertia_growth=self._quality(model).inertia_growth,
+        )
+
+    def _begin(self, job: Job) -> None:
+        self._job = job
+        self._seen = None if self.model is None else self._standing(self.model)
+        self.reports.recluster_started(job.trigger, n_items=job.n_items)
+
+    def _take_command(self) -> None:
+        record = self.inbox.first
+        assert record is not None
         try:
             command = decode_command(record)
         except RecordError as error:
             self.reports.malformed_command(record, error)
-            self._skip_command(record)
+            self.inbox.answer([])
             return
-        if command.id in self._answered:  # an offset may expire, an answer does not
-            self._skip_command(record)
+        if command.id in self.inbox.answered:  # an offset may expire, an answer does not
+            self.inbox.answer([])
             return
         if not self.sampling.is_waited_for:
             self.reports.command_received(command)
-        if command.type != "recluster":
-            problem = f"{command.type} is not carried out by this version"
-        elif not len(self.sampling.sample):
-            problem = "there are no items to cluster yet"
+        problem = problem_of(command, self._models)
+        if problem is not None:
+            self._outcome = self._outcomes.rejected(command, problem)
+        elif command.type == CommandType.LABEL:
+            assert self.model is not None
+            self._outcome = self._outcomes.labelled(command, self.model)
         elif not self.sampling.has_read_up_to_now():
             return  # the sample is older than the command: it waits for what was written before
+        elif not len(self.sampling.sample):
+            self._outcome = self._outcomes.rejected(command, "there are no items to cluster yet")
         else:
-            self._begin(Trigger.COMMAND, command)
+            self._begin(self._job_of(command))
             return
-        self._reject(command, problem)
+        self._publish(self._outcome)
 
-    def _skip_command(self, record: Record) -> None:
-        """Go past a command that needs no answer."""
+    def _job_of(self, command: Command) -> Job:
+        model = self.model
+        if command.type == CommandType.RECLUSTER:
+            return self.workshop.recluster(Trigger.COMMAND, command, model)
+        assert model is not None
+        if command.type == CommandType.SPLIT:
+            return self.workshop.split(command, model)
+        if command.type == CommandType.MERGE:
+            return self.workshop.merge(command, model)
+        assert command.epoch is not None
+        to = self._models.model_of(command.epoch)
+        assert to is not None
+        return self.workshop.rollback(command, to, model)
+
+    # --- tier 3: outcomes ---------------------------------------------------------
+
+    def _judged(self, job: Job) -> Outcome:
         try:
-            self.stream.commit([], {COMMANDS: record.offset + 1})
-        except AbortedError as error:
-            self.reports.aborted(error)
-            return
-        self._queue.popleft()
-        self._next_command_offset = record.offset + 1
+            candidate = job.future.result()
+        except PipelineError as error:
+            if job.command is None:
+                self.reports.recluster_failed(error)
+            return self._outcomes.rejected(job.command, str(error), job=job)
+        is_good = candidate.beats_incumbent(self.settings.recluster.min_gain)
+        if job.must_publish or is_good:
+            return self._outcomes.epoch(job, candidate, job.embedding or self.sampling.embedding)
+        problem = (
+            f"the candidate saves {candidate.gain:.4%} of the inertia, less than "
+            f"recluster.min_gain, {self.settings.recluster.min_gain:.4%}"
+        )
+        return self._outcomes.rejected(job.command, problem, job=job, candidate=candidate)
 
-    def _begin(self, reason: Trigger, command: Command | None) -> None:
-        """Start a fit beside the loop."""
-        _, points = self.sampling.sample.snapshot()
-        incumbent = self.model
-        settings = FitSettings(
-            n_clusters=self.settings.n_clusters,
-            seed=self.settings.seed,
-            max_iterations=self.settings.policy.max_iterations,
-            max_component=self.settings.embedding.largest_component,
-            spherical=self.settings.embedding.metric == "cosine",
-        )
-        self._is_cancelled = False
-        future = self.executor.submit(
-            propose,
-            points,
-            None if incumbent is None else incumbent.centroids,
-            settings,
-            kernels=self.kernels,
-            is_cold=command is not None and command.cold,
-            is_cancelled=lambda: self._is_cancelled,
-        )
-        self.sampling.give_up()
-        self._attempt = _Attempt(
-            reason, command, incumbent, dict(self.sampling.positions), len(points), future
-        )
-        self.reports.recluster_started(reason, n_items=len(points))
-
-    def _judge(self, attempt: _Attempt) -> None:
-        candidate = attempt.future.result()
-        now_ms = int(self.clock() * 1000)
-        command = attempt.command
-        is_forced = command is not None and command.force
-        if not is_forced and not candidate.beats_incumbent(self.settings.policy.min_gain):
-            problem = (
-                f"the candidate saves {candidate.gain:.4%} of the inertia, less than "
-                f"recluster.min_gain, {self.settings.policy.min_gain:.4%}"
-            )
-            event = rejection(
-                attempt.incumbent,
-                reason=problem,
-                command_id=None if command is None else command.id,
-                occurred_at_ms=now_ms,
-                candidate=candidate,
-            )
-            self._outcome = _Outcome([], [event], command, None, attempt, candidate)
-        else:
-            self._outcome = self._new_epoch(attempt, candidate, now_ms)
-        self._publish(self._outcome)
-
-    def _new_epoch(self, attempt: _Attempt, candidate: Candidate, now_ms: int) -> _Outcome:
-        command = attempt.command
-        occasion = Occasion(
-            reason=attempt.reason.value,
-            command_id=None if command is None else command.id,
-            created_at_ms=now_ms,
-            offsets=attempt.offsets,
-            n_items=attempt.n_items,
-            input_policy=self.settings.input_policy,
-        )
-        model = next_model(candidate, attempt.incumbent, occasion, self.settings.embedding)
-        events = epoch_events(model, attempt.incumbent, candidate, occasion)
-        oldest = model.manifest.epoch - self.settings.policy.keep_epochs
-        dropped = [m for epoch, m in sorted(self._models.epochs.items()) if epoch <= oldest]
-        outgoing = model_records(
-            model, self.settings.topics.model, previous=attempt.incumbent, drop=dropped
-        )
-        return _Outcome(outgoing, events, command, model, attempt, candidate)
-
-    def _reject(self, command: Command, problem: str) -> None:
-        event = rejection(
-            self.model,
-            reason=problem,
-            command_id=command.id,
-            occurred_at_ms=int(self.clock() * 1000),
-        )
-        self._outcome = _Outcome([], [event], command, None, None, None)
-        self._publish(self._outcome)
-
-    def _publish(self, outcome: _Outcome) -> None:
+    def _publish(self, outcome: Outcome) -> None:
         """One transaction: the model, its lineage, and the offset of the command behind it."""
-        offset = self._next_command_offset
-        if outcome.command is not None:
-            if not self._queue:
-                return  # the partition went away and came back: the command comes again
-            offset = self._queue[0].offset + 1
-        topic = self.settings.topics.lifecycle
-        lineage = []
-        for event in outcome.events:
-            value, headers = encode_lifecycle(event, self.settings.events)
-            lineage.append(Outgoing(topic, 0, event.key, value, headers))
-        try:
-            self.stream.commit([*outcome.outgoing, *lineage], {COMMANDS: offset})
-        except AbortedError as error:
-            self.reports.aborted(error)
-            return
-        self._finish(outcome, offset)
+        if outcome.command is None:
+            self.inbox.commit(outcome.outgoing)
+        elif not self.inbox.answer(outcome.outgoing, outcome.command.id):
+            return  # the partition went away and came back: the command comes again
+        self._finish(outcome)
 
-    def _finish(self, outcome: _Outcome, offset: int) -> None:
+    def _finish(self, outcome: Outcome) -> None:
         self._outcome = None
-        self._next_command_offset = offset
-        if outcome.command is not None:
-            self._queue.popleft()
-            self._answered.add(outcome.command.id)
         if outcome.model is not None:
             self._models.install(outcome.model)
-        if outcome.attempt is not None:
-            self._attempt = None
+            if outcome.job is not None and outcome.job.embedding is not None:
+                self._stand_by(outcome.model.manifest)
+                self._is_open, self._opening = False, self.following.begin()
+            self.alarms.told(outcome.cleared)
+            self.alarms.watch(outcome.model)
+        for cluster, label in outcome.labels.items():
+            if label is None:
+                self._models.labels.pop(cluster, None)
+            else:
+                self._models.labels[cluster] = label
+        if outcome.job is not None:
+            self._job = None
+            self._silhouette = outcome.job.silhouette if outcome.model else self._silhouette
             self._schedule.attempted(
-                self.clock(), published=outcome.model is not None, n_updates=self._updates()
+                self.clock(),
+                published=outcome.model is not None,
+                standing=self._seen,
             )
         self.reports.published(outcome.events, outcome.command, outcome.model, outcome.candidate)
 
-    def _report_lag(self) -> None:
-        """What the assigners have yet to read: from outside, so also while all of them are down."""
-        now = self.clock()
-        if now - self._lag_told_at < GROUP_LAG_INTERVAL_S:
-            return
-        self._lag_told_at = now
-        try:
-            committed = self.broker.committed(
-                self.settings.assigner_group, self.settings.topics.input
-            )
-            ranges = self.broker.ranges(self.settings.topics.input)
-        except TransientError:
-            return  # a transaction is pending, or the broker is away: at the next time
-        self.reports.group_lag(
-            {
-                partition: log.high - max(committed[partition] or 0, log.low)
-                for partition, log in ranges.items()
-            }
-        )
+    def _quality(self, model: Model) -> Quality:
+        return self.following.quality(model, now_s=self.clock(), silhouette=self._silhouette)
+
+    # --- what others need to know -------------------------------------------------
 
     def _updates(self) -> int:
         """Records of the input since the newest model was fitted."""
@@ -387,3 +433,17 @@ class Reclusterer:
             return sum(positions.values())
         fitted_on = self.model.manifest.fitted_offsets
         return sum(max(0, positions.get(p, 0) - offset) for p, offset in enumerate(fitted_on))
+
+
+def _fit_settings(given: ReclustererSettings) -> FitSettings:
+    clustering = given.clustering
+    return FitSettings(
+        n_clusters=clustering.min if clustering.clusters == "auto" else clustering.clusters,
+        seed=clustering.seed,
+        max_iterations=given.recluster.max_iterations,
+        max_component=given.embedding.largest_component,
+        spherical=given.embedding.metric == "cosine",
+        is_auto=clustering.clusters == "auto",
+        min_clusters=clustering.min,
+        max_clusters=clustering.max,
+    )

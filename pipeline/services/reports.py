@@ -7,14 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from pipeline.clustering.recluster import Candidate
-from pipeline.clustering.schedule import Trigger
 from pipeline.engine.changes import Changes
 from pipeline.engine.cluster_engine import ClusterEngine
-from pipeline.errors import AbortedError, FencedError, PipelineError, RecordError
-from pipeline.messages.commands import Command
-from pipeline.messages.events import Lifecycle, LifecycleType
-from pipeline.messages.model import Model
+from pipeline.errors import AbortedError, FencedError, PipelineError
 from pipeline.messages.records import Record
 from pipeline.services.restore import RestoreResult
 from pipeline.streams.contract import Stream
@@ -103,6 +98,7 @@ class AssignerReports(ServiceReports):
         self._confidence = metrics.histogram("eddy_confidence")
         self._began_at = self._prepared_at = self._gauges_at = self._sweep_at = clock()
         self._n_batches = self._n_swept = 0
+        self._sweep_kind = "epoch"
         self._restore_at = 0.0
         self._committed_s: dict[int, float] = {}  # partition -> timestamp of its last record
 
@@ -180,8 +176,10 @@ class AssignerReports(ServiceReports):
         gauge("eddy_ghost_items").set(sum(len(state.members.ghosts) for state in states))
         gauge("eddy_item_limit_ratio").set(max(items, default=0) / self._max_items)
         gauge("eddy_unpublished_changes").set(sum(state.n_unpublished for state in states))
-        gauge("eddy_unproven_members").set(pending)
-        gauge("eddy_sweep_pending_members", kind="epoch").set(pending)
+        gauge("eddy_unproven_members").set(engine.n_unproven() if pending else 0)
+        for kind in ("epoch", "revision"):
+            left = pending if kind == self._sweep_kind else 0
+            gauge("eddy_sweep_pending_members", kind=kind).set(left)
         gauge("eddy_state_bytes", kind="vectors").set(
             sum(state.members.vectors.nbytes for state in states)
         )
@@ -236,9 +234,10 @@ class AssignerReports(ServiceReports):
     def model_installed(self, engine: ClusterEngine) -> None:
         assert engine.version is not None
         self._sweep_at, self._n_swept = self._clock(), 0
+        self._sweep_kind = "revision" if engine.version.revision else "epoch"
         self.log.info(
             "model_installed",
-            kind="epoch",
+            kind=self._sweep_kind,
             epoch=engine.version.epoch,
             revision=engine.version.revision,
         )
@@ -249,132 +248,11 @@ class AssignerReports(ServiceReports):
         self.metrics.counter("eddy_reassignments_total", cause="model").inc(moved)
         if is_last:
             duration_s = self._clock() - self._sweep_at
-            self.metrics.histogram("eddy_sweep_duration_seconds", kind="epoch").observe(duration_s)
+            kind = self._sweep_kind
+            self.metrics.histogram("eddy_sweep_duration_seconds", kind=kind).observe(duration_s)
             self.log.info(
                 "sweep_finished",
-                kind="epoch",
+                kind=kind,
                 reassigned=self._n_swept,
                 duration_s=round(duration_s, 3),
             )
-
-
-class ReclustererReports(ServiceReports):
-    """What a reclusterer tells."""
-
-    def __init__(
-        self,
-        log: Logger,
-        metrics: Metrics,
-        health: Health,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        super().__init__(log, metrics, health, clock=clock, now=now)
-        self._gauges_at = self._started_at = clock()
-        self._reason: Trigger | None = None
-
-    def turned(self, n_updates: int, n_sampled: int, model: Model | None, *, is_open: bool) -> None:
-        """The loop turned once."""
-        at = self._clock()
-        self.health.beat(at)
-        self.health.set("producer_initialised", True)
-        self.health.set("topics_read", is_open, "" if is_open else "reading model and lineage")
-        if is_open:
-            self.health.set("first_restore", True)
-        if at - self._gauges_at < GAUGES_INTERVAL_S:
-            return
-        self._gauges_at = at
-        self._progress.set(self._now())
-        gauge = self.metrics.gauge
-        gauge("eddy_updates_since_recluster").set(n_updates)
-        gauge("eddy_sample_items").set(n_sampled)
-        if model is None:
-            return
-        manifest, counts = model.manifest, model.counts
-        gauge("eddy_model_epoch").set(manifest.epoch)
-        gauge("eddy_model_revision").set(manifest.revision)
-        gauge("eddy_model_published_timestamp_seconds").set(manifest.created_at_ms / 1000.0)
-        n_live = int(np.count_nonzero(counts))
-        gauge("eddy_clusters", state="live").set(n_live)
-        gauge("eddy_clusters", state="empty").set(len(counts) - n_live)
-        if counts.any():
-            gauge("eddy_cluster_size_cv").set(float(counts.std() / counts.mean()))
-            gauge("eddy_inertia_per_member").set(manifest.fitted_inertia / float(counts.sum()))
-
-    def group_lag(self, lag: Mapping[int, int]) -> None:
-        """What is left to be seen when every assigner is down."""
-        for partition, records in lag.items():
-            self.metrics.gauge("eddy_group_lag_records", partition=partition).set(records)
-
-    def command_received(self, command: Command) -> None:
-        self.log.info(
-            "command_received",
-            command_id=command.id,
-            kind=command.type,
-            requested_by=command.requested_by,
-        )
-
-    def malformed_command(self, record: Record, error: RecordError) -> None:
-        self.log.warning(
-            "command_rejected",
-            command_id=(record.key or b"").decode("utf-8", "replace")[:512],
-            problem=str(error),
-            offset=record.offset,
-        )
-
-    def recluster_started(self, reason: Trigger, *, n_items: int) -> None:
-        self._started_at, self._reason = self._clock(), reason
-        self.log.info("recluster_started", reason=reason.value, members=n_items)
-
-    def recluster_failed(self, error: PipelineError) -> None:
-        reason = (self._reason or Trigger.FIRST).value
-        self.metrics.counter("eddy_reclusters_total", reason=reason, result="failed").inc()
-        self.log.error("recluster_failed", reason=reason, problem=str(error))
-
-    def published(
-        self,
-        events: Sequence[Lifecycle],
-        command: Command | None,
-        model: Model | None,
-        candidate: Candidate | None,
-    ) -> None:
-        for event in events:
-            self.metrics.counter("eddy_lifecycle_total", kind=event.type.value).inc()
-        if candidate is not None:
-            self._fit_ended(events, model, candidate)
-        if command is None:
-            return
-        is_done = model is not None
-        result = "done" if is_done else "rejected"
-        self.metrics.counter("eddy_commands_total", kind=command.type, result=result).inc()
-        fields = {"command_id": command.id, "kind": command.type}
-        if is_done:
-            self.log.info("command_done", **fields)
-        else:
-            self.log.warning("command_rejected", problem=events[0].reason, **fields)
-
-    def _fit_ended(
-        self, events: Sequence[Lifecycle], model: Model | None, candidate: Candidate
-    ) -> None:
-        assert self._reason is not None
-        duration_s = self._clock() - self._started_at
-        result = "rejected" if model is None else "published"
-        reason = self._reason.value
-        self.metrics.counter("eddy_reclusters_total", reason=reason, result=result).inc()
-        self.metrics.gauge("eddy_recluster_finished_timestamp_seconds").set(self._now())
-        self.metrics.histogram("eddy_recluster_duration_seconds", phase="fit").observe(duration_s)
-        fields = {
-            "reason": reason,
-            "passes": candidate.n_iterations,
-            "duration_s": round(duration_s, 3),
-            "inertia_before": candidate.inertia_before,
-            "inertia_after": candidate.inertia_after,
-        }
-        if model is None:
-            self.log.info("recluster_rejected", **fields)
-            return
-        n_born = sum(event.type is LifecycleType.BORN for event in events)
-        n_retired = sum(event.type is LifecycleType.RETIRED for event in events)
-        epoch = model.manifest.epoch
-        self.log.info("recluster_finished", epoch=epoch, born=n_born, retired=n_retired, **fields)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.clustering.forgetting import NO_TIMESTAMP
 from pipeline.engine.cluster_engine import Restored
 from pipeline.engine.setting import EngineSettings
 from pipeline.errors import TopicError, TransientError
@@ -24,11 +25,16 @@ from pipeline.messages.codec import (
     AssignmentRow,
     decode,
     decode_assignment,
+    decode_head,
     decode_vector,
     record_metadata,
+    record_timestamp,
 )
+from pipeline.messages.embedding import successor_item, without_next
 from pipeline.messages.model import Model, ModelFold
+from pipeline.messages.policy import EmbeddingPolicy
 from pipeline.messages.records import Record
+from pipeline.services.succession import Waiting
 from pipeline.state.members import Members
 from pipeline.streams.contract import Broker, Range, Reader
 
@@ -57,7 +63,13 @@ class _Partition:
     """Items whose vector is in `item-vectors` for a record that still stands in the input."""
     published: set[str] = field(default_factory=set)
     has_head: bool = False
+    embedding_since: int | None = None
+    """As the head says it."""
     found: list[_Found] = field(default_factory=list)
+    kept_waiting: dict[bytes, Record] = field(default_factory=dict)
+    """Items whose vector of another embedding model is in `item-vectors` beside that of theirs."""
+    successors: Waiting | None = None
+    arrivals: Waiting | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +78,8 @@ class _Found:
 
     keys: list[bytes]
     vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]]
+    timestamps: list[int | None]
+    """Of the records that count; milliseconds."""
     kept: bool
 
 
@@ -77,6 +91,8 @@ class Restore:
     settings: EngineSettings
     committed: Mapping[int, int | None]
     """Partition -> committed offset, fetched behind barrier 1."""
+    since: int | None = None
+    """The epoch with which the embedding model took over that stands; None: there was no other."""
 
     def run(self) -> Generator[int, None, RestoreResult]:
         """Yield after each slice how many records it read; return what was read.
@@ -100,7 +116,7 @@ class Restore:
             result.n_records += len(records)
         for records in self._read(topics.vectors, starts):
             for record in records:
-                _fold_vector(partitions[record.partition].vectors, record)
+                _fold_vector(partitions[record.partition], record)
             yield len(records)
             result.n_records += len(records)
         for records in self._read(topics.statistics, starts):
@@ -116,6 +132,10 @@ class Restore:
             fold.fold(records)
             yield len(records)
         result.model = fold.newest
+        if fold.newest is not None:
+            self.settings = self.settings.under(fold.newest.manifest)
+            self.since = fold.newest.manifest.embedding_since
+            self._await(partitions, fold.newest)
 
         for records in self._read_input(partitions):
             self._take_input(partitions, records, metadata)
@@ -149,6 +169,20 @@ class Restore:
             partitions[number] = _Partition(log.low if committed is None else committed, log.high)
         return partitions
 
+    def _await(self, partitions: Mapping[int, _Partition], model: Model) -> None:
+        """Look out for vectors of another embedding model, where one is on its way or just came."""
+        settings, since = self.settings, model.manifest.embedding_since
+        successor = settings.embedding.successor
+        for partition in partitions.values():
+            if successor is not None:
+                partition.successors = self._waiting(successor, partition)
+            if since is not None and (partition.embedding_since or 0) < since:
+                partition.arrivals = self._waiting(without_next(settings.embedding), partition)
+
+    def _waiting(self, embedding: EmbeddingPolicy, partition: _Partition) -> Waiting:
+        settings = self.settings
+        return Waiting(embedding, settings.limits, settings.events.metadata, partition.kept_waiting)
+
     def _read(self, topic: str, starts: Mapping[int, int] | None) -> Iterator[Sequence[Record]]:
         """Slices of a topic up to the end that it has now: barrier 2."""
         reader = self.broker.reader(topic, starts)
@@ -160,7 +194,11 @@ class Restore:
 
     def _read_input(self, partitions: Mapping[int, _Partition]) -> Iterator[Sequence[Record]]:
         """Slices of the input, up to the committed offsets and for items that miss their row."""
-        wanted = {n: 0 for n, p in partitions.items() if p.rows and p.next_offset > 0}
+        wanted = {
+            n: 0
+            for n, p in partitions.items()
+            if p.next_offset > 0 and (p.rows or p.successors is not None or p.arrivals is not None)
+        }
         if not wanted:
             return
         reader = self.broker.reader(self.settings.topics.input, wanted)
@@ -173,7 +211,8 @@ class Restore:
             reader.close()
 
     def _take_kept(self, partition: _Partition, metadata: dict[bytes, dict[str, object]]) -> None:
-        found = [key for key in partition.vectors if key in partition.rows]
+        rows = partition.rows
+        found = [k for k in partition.vectors if k in rows and not self._is_behind(rows[k])]
         if self.settings.input_is_compacted:
             # The copy was made for a newer record that is bad or stale. Where that one is gone,
             # too, compaction took it for one beyond the committed offset: the item is a ghost.
@@ -182,7 +221,8 @@ class Restore:
             return
         n_dims = self.settings.embedding.dimensions
         vectors = [decode_vector(partition.vectors[key][0], n_dims)[0] for key in found]
-        partition.found.append(_Found(found, np.stack(vectors), kept=True))
+        timestamps = [record_timestamp(partition.vectors[key][1]) for key in found]
+        partition.found.append(_Found(found, np.stack(vectors), timestamps, kept=True))
         for key in found:
             self._note_metadata(metadata, key, record_metadata(partition.vectors[key][1]))
 
@@ -193,10 +233,13 @@ class Restore:
         metadata: dict[bytes, dict[str, object]],
     ) -> None:
         by_partition: dict[int, list[Record]] = {}
+        self._take_waiting(partitions, records)
         for record in records:
             partition = partitions[record.partition]
             row = partition.rows.get(record.key or b"")
             if row is None or record.key is None or record.offset >= partition.next_offset:
+                continue
+            if self._is_behind(row):
                 continue
             if record.key in partition.vectors:  # the copy will be taken
                 if record.offset > row.offset:
@@ -213,9 +256,25 @@ class Restore:
                     f"set them back, or begin anew with another topics.prefix"
                 )
             keys = [record.key for record in counting if record.key is not None]
-            partitions[number].found.append(_Found(keys, batch.vectors, kept=False))
+            timestamps = [record.timestamp_ms for record in counting if record.key is not None]
+            partitions[number].found.append(_Found(keys, batch.vectors, timestamps, kept=False))
             for i, value in batch.metadata.items():
                 self._note_metadata(metadata, keys[i], value)
+
+    def _take_waiting(
+        self, partitions: Mapping[int, _Partition], records: Sequence[Record]
+    ) -> None:
+        for number, partition in partitions.items():
+            sets = [one for one in (partition.successors, partition.arrivals) if one is not None]
+            if sets:
+                end = partition.next_offset
+                mine = [r for r in records if r.partition == number and r.offset < end]
+                for one in sets:
+                    one.take(mine)
+
+    def _is_behind(self, row: AssignmentRow) -> bool:
+        """Whether an assignment is of an embedding model that stands no more."""
+        return self.since is not None and row.epoch < self.since
 
     def _note_metadata(
         self,
@@ -230,6 +289,8 @@ class Restore:
     def _restored(
         self, number: int, partition: _Partition, metadata: Mapping[bytes, dict[str, object]]
     ) -> Restored:
+        successors, arrivals = partition.successors, partition.arrivals
+        assigned = dict(partition.rows) if successors or arrivals else {}
         members = Members(self.settings.embedding.dimensions)
         cluster_ids: list[str] = []
         for found in partition.found:
@@ -239,6 +300,9 @@ class Restore:
             members.sequences[rows] = [a.sequence for a in assignments]
             members.offsets[rows] = [a.offset for a in assignments]
             members.kept[rows] = found.kept
+            members.timestamps[rows] = [
+                NO_TIMESTAMP if t is None or t < 0 else t for t in found.timestamps
+            ]
             cluster_ids += [a.cluster for a in assignments]
         members.metadata = {key: dict(metadata[key]) for key in members.of if key in metadata}
         return Restored(
@@ -252,6 +316,10 @@ class Restore:
             },
             published=partition.published,
             ghosts_until=partition.ends_at,
+            behind={key for key, row in partition.rows.items() if self._is_behind(row)},
+            successors=None if successors is None else successors.counting(assigned, None),
+            arrivals=None if arrivals is None else arrivals.counting(assigned, self.since),
+            embedding_since=self.since,
         )
 
 
@@ -294,9 +362,15 @@ def _fold_assignment(rows: dict[bytes, AssignmentRow], record: Record) -> None:
         rows[record.key] = decode_assignment(record.value)
 
 
-def _fold_vector(vectors: dict[bytes, tuple[bytes, Record]], record: Record) -> None:
+def _fold_vector(partition: _Partition, record: Record) -> None:
     assert record.key is not None
-    if record.value is None:
+    waiting, vectors = successor_item(record.key), partition.vectors
+    if waiting is not None:
+        if record.value is None:
+            partition.kept_waiting.pop(waiting, None)
+        else:
+            partition.kept_waiting[waiting] = record
+    elif record.value is None:
         vectors.pop(record.key, None)
     else:
         vectors[record.key] = (record.value, record)
@@ -307,6 +381,8 @@ def _fold_statistics(partition: _Partition, record: Record) -> None:
     _, _, cluster_id = record.key.decode().partition("/")
     if not cluster_id:
         partition.has_head = True
+        if record.value is not None:
+            partition.embedding_since = decode_head(record.value).embedding_since
     elif record.value is None:
         partition.published.discard(cluster_id)
     else:

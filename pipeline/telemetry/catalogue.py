@@ -48,6 +48,7 @@ LONG: Final = (*LATENCY[6:], 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """Seconds, 0.1 s to an hour."""
 RECORDS: Final = tuple(4.0**power for power in range(8))
 """1 to 16384 by 4."""
+_SIGNALS: Final = ("occupancy", "distance", "shift", "imbalance", "churn")
 TENTHS: Final = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
 
 
@@ -312,7 +313,16 @@ _ROWS: Final = (
         "Full fits that ended.",
         _R,
         {
-            "reason": ("first", "updates", "age", "drift", "schedule", "quality", "command"),
+            "reason": (
+                "first",
+                "updates",
+                "age",
+                "drift",
+                "schedule",
+                "quality",
+                "command",
+                "embedding",
+            ),
             "result": ("published", "rejected", "failed"),
         },
     ),
@@ -329,6 +339,13 @@ _ROWS: Final = (
         _R,
         {"phase": ("load", "fit", "align", "judge", "publish")},
         LONG,
+    ),
+    Metric(
+        "eddy_centroid_update_duration_seconds",
+        Kind.HISTOGRAM,
+        "Time to fold the statistics and publish a revision.",
+        _R,
+        buckets=WORK,
     ),
     Metric("eddy_updates_since_recluster", Kind.GAUGE, "Input records since the last fit.", _R),
     Metric("eddy_sample_items", Kind.GAUGE, "Items held to fit on.", _R),
@@ -350,6 +367,33 @@ _ROWS: Final = (
         "Clusters of the newest model.",
         _R,
         {"state": ("live", "empty")},
+    ),
+    Metric(
+        "eddy_silhouette_simplified",
+        Kind.GAUGE,
+        "Simplified silhouette of the sample at the last fit: -1 to 1.",
+        _R,
+    ),
+    Metric(
+        "eddy_cluster_drift",
+        Kind.GAUGE,
+        "How far centroids are from where they were fitted, in units of their clusters' spread.",
+        _R,
+        {"stat": ("mean", "p95", "max")},
+    ),
+    Metric(
+        "eddy_drift_alarms_active",
+        Kind.GAUGE,
+        "Drift alarms that are raised.",
+        _R,
+        {"signal": _SIGNALS},
+    ),
+    Metric(
+        "eddy_drift_alarms_total",
+        Kind.COUNTER,
+        "Drift alarms that were raised or cleared.",
+        _R,
+        {"signal": _SIGNALS, "state": ("raised", "cleared")},
     ),
     Metric(
         "eddy_lifecycle_total",

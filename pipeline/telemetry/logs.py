@@ -140,6 +140,24 @@ EVENTS: Final[Mapping[str, Event]] = {
             ("kind", "reassigned", "duration_s"),
         ),
         Event(
+            "revision_published",
+            "info",
+            "Centroids have followed their members.",
+            ("kind", "moved_clusters", "duration_s"),
+        ),
+        Event(
+            "drift_alarm_raised",
+            "warning",
+            "The stream is not what the model was fitted on.",
+            ("signal", "cluster_id", "statistic", "threshold", "effect"),
+        ),
+        Event(
+            "drift_alarm_cleared",
+            "info",
+            "The stream is as it was again, or another epoch was fitted on it.",
+            ("signal", "cluster_id", "statistic", "threshold", "effect"),
+        ),
+        Event(
             "recluster_due",
             "info",
             "A full fit is going to start.",

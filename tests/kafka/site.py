@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipeline.config import load
 from pipeline.messages.codec import encode_vector
-from pipeline.messages.model import Manifest, Model, digest, model_records
+from pipeline.messages.model import N_QUANTILES, Manifest, Model, digest, model_records
 from pipeline.messages.records import Outgoing, Record
 from pipeline.streams.kafka.broker import KafkaBroker
 from pipeline.streams.topics import expected_topics
@@ -178,7 +178,8 @@ class Site:
             digest=digest(centroids), next_cluster_number=3, fitted_items=2, fitted_inertia=1.0,
             fitted_offsets=(0,) * self.topics.partitions, created_at_ms=1_772_366_400_000,
         )  # fmt: skip
-        model = Model(manifest, centroids, np.ones(2, np.int64), np.ones(2))
+        ones, quantiles = np.ones(2), np.ones((2, N_QUANTILES), np.float32)
+        model = Model(manifest, centroids, np.ones(2, np.int64), ones, ones, quantiles, centroids)
         self.write(list(model_records(model, self.topics.model, previous=None, drop=[])))
 
     # --- what an outsider reads -----------------------------------------------------

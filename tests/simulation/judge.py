@@ -5,6 +5,7 @@ Reads committed records only, and shares no code with the product but the names 
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import struct
@@ -76,6 +77,8 @@ def assigned(world, p):
 
 def members(world, inputs, p):
     """Item -> (offset, vector) of the record that counts, for every item that lives."""
+    if world.reference is not None:
+        return world.reference(world, inputs[p], p)
     metric = world.embedding.metric
     history = applied(inputs[p], world.embedding.dimensions, metric)
     live = {key: steps[-1] for key, steps in history.items() if steps[-1][1] is not None}
@@ -134,7 +137,7 @@ def check_events(world, inputs):
             versions[p] += 1
         current = {key: row["cluster"] for key, row in assigned(world, p).items()}
         assert at == current, f"partition {p}: the chains of events do not end in the assignments"
-        if not world.compacts_unread:
+        if not world.compacts_unread and world.reference is None:
             check_record_events(records, inputs[p], world.embedding.dimensions)
 
 
@@ -172,6 +175,20 @@ def check_dead_letters(world, inputs):
             assert told == bad, f"partition {p}: dead letters"
 
 
+def weights(world, inputs, p, manifest):
+    """Item -> what it weighs under the model, for every item that lives."""
+    fading, live = manifest["forgetting"], members(world, inputs, p)
+    if fading is None:
+        return dict.fromkeys(live, 1.0)
+    landmark = datetime.datetime.fromisoformat(fading["landmark"])
+    landmark_ms = round(landmark.timestamp() * 1000)
+    times = {record.offset: record.timestamp_ms for record in inputs[p]}
+    return {
+        key: naive.weight(times[offset], half_life_s=fading["half_life_s"], landmark_ms=landmark_ms)
+        for key, (offset, _) in live.items()
+    }
+
+
 def check_statistics(world, inputs):
     """The published statistics are those of the members, in integers."""
     ids, _, manifest = newest_model(world)
@@ -183,9 +200,16 @@ def check_statistics(world, inputs):
         live = {key: vector for key, (_, vector) in members(world, inputs, p).items()}
         labels = [ids.index(clusters[key]) for key in live]
         points = np.array(list(live.values()), np.float32).reshape(-1, n_dims)
-        counts, sums, squares = naive.statistics(
-            points, labels, len(ids), max_component=manifest["max_component"]
-        )
+        largest, totals = manifest["max_component"], None
+        if manifest["forgetting"] is None:
+            counts, sums, squares = naive.statistics(
+                points, labels, len(ids), max_component=largest
+            )
+        else:
+            heavy = np.array(list(weights(world, inputs, p, manifest).values()))
+            counts, sums, squares, totals = naive.weighted_statistics(
+                points, labels, heavy, len(ids), max_component=largest
+            )
         head = json.loads(rows.pop(str(p)))
         assert head["model"] == {k: manifest[k] for k in ("epoch", "revision")}
         assert head["members"] == len(live)
@@ -196,6 +220,41 @@ def check_statistics(world, inputs):
             assert (magic, dims, epoch) == (b"EDS1", n_dims, manifest["epoch"])
             assert (n, (high << 32) + low) == (counts[label], squares[label])
             assert np.frombuffer(value, "<i8", n_dims, 64).tolist() == sums[label]
+            weight = [] if totals is None else [totals[label]]
+            assert np.frombuffer(value, "<i8", offset=64 + 8 * n_dims).tolist() == weight
+
+
+def check_centroids(world, inputs):
+    """Every centroid is the mean of its members, of all partitions, to the tolerance."""
+    ids, centroids, manifest = newest_model(world)
+    n_dims, is_cosine = world.embedding.dimensions, world.embedding.metric == "cosine"
+    points, clusters, heavy = [], [], []
+    for p in range(world.topics.partitions):
+        found = assigned(world, p)
+        for key, (_, vector) in members(world, inputs, p).items():
+            points.append(vector)
+            clusters.append(found[key]["cluster"])
+        heavy += weights(world, inputs, p, manifest).values()
+    points = np.array(points, np.float64).reshape(-1, n_dims)
+    for label, cluster in enumerate(ids):
+        is_mine = [c == cluster for c in clusters]
+        mine, weight = points[is_mine], np.array(heavy)[is_mine]
+        if not len(mine):
+            continue
+        mean = np.average(mine, axis=0, weights=weight)
+        if is_cosine:
+            length = np.sqrt((mean**2).sum())
+            if length < 1e-9:
+                continue
+            mean /= length
+        squares = ((mine - centroids[label]) ** 2).sum(axis=1)
+        spread = np.sqrt(np.average(squares, weights=weight))
+        far = np.sqrt(((mean - centroids[label]) ** 2).sum())
+        # what weighs next to nothing is rounded coarsely: half a unit of each member's share
+        rounding = len(mine) * n_dims**0.5 * manifest["max_component"] * 2.0**-33 / weight.sum()
+        assert far <= 1e-4 * spread + 1e-6 + rounding * (manifest["forgetting"] is not None), (
+            f"{cluster} of {manifest['epoch']}.{manifest['revision']} is {far} off its mean"
+        )
 
 
 def check_lineage(world):
@@ -211,8 +270,20 @@ def check_lineage(world):
             live.add(event["cluster"])
         elif event["type"] == "retired":
             live.remove(event["cluster"])
+        elif event["type"] == "restored":
+            assert event["cluster"] in born_ever - live, "restored, but never gone"
+            live.add(event["cluster"])
+        elif event["type"] == "split":
+            assert event["cluster"] in event["children"] and len(event["children"]) > 1
+        elif event["type"] == "merged":
+            assert event["cluster"] in event["parents"] and len(event["parents"]) > 1
     assert live == set(newest_model(world)[0])
-    answers = [e["command"] for e in events if e["type"] in ("installed", "rejected")]
+    answers = [
+        e["command"]
+        for e in events
+        if e["type"] in ("installed", "rejected")
+        or (e["type"] == "labelled" and e["id"].startswith("command/"))
+    ]
     commands = [a for a in answers if a is not None]
     assert len(commands) == len(set(commands)), "a command was carried out twice"
     assert len(commands) == world.n_commands, "a command was not answered"
@@ -222,7 +293,7 @@ def check_schemas(world):
     """Every record that was written is what its schema says."""
     topics = world.topics
     for name in (topics.changes, topics.assignments, topics.vectors, topics.statistics,
-                 topics.model, topics.lifecycle):  # fmt: skip
+                 topics.model, topics.lifecycle, topics.drift):  # fmt: skip
         for records in world.committed(name):
             for record in records:
                 validate_record(name.removeprefix(topics.prefix), record)
@@ -238,4 +309,6 @@ def judge(world, inputs):
     check_events(world, inputs)
     check_dead_letters(world, inputs)
     check_statistics(world, inputs)
+    if world.follows:
+        check_centroids(world, inputs)
     check_lineage(world)

@@ -13,6 +13,7 @@ import pytest
 from pipeline.errors import AbortedError
 from pipeline.messages.records import Outgoing
 from pipeline.services.assigner import Assigner
+from pipeline.services.pace import SlicePace
 from pipeline.streams.memory import Stage
 from tests.simulation.judge import judge
 from tests.simulation.sleep import (
@@ -150,12 +151,15 @@ def test_a_slice_of_a_sweep_is_refused_from_a_sleeper_like_a_batch():
     world, inputs = at_rest(Noted)
     world.touch_every_item()
     world.settle()
-    world.command(force=True, cold=True)
-    while world.reclusterer.model.manifest.epoch == 1:
+    model = world.reclusterer.model
+    largest = model.manifest.clusters[int(model.counts.argmax())]
+    world.command("split", cluster=largest)  # moves half of its items
+    while world.reclusterer.model.manifest.epoch == model.manifest.epoch:
         world.now_s += 0.1
         world.turn_reclusterer()
     world.write = lambda n=1: None  # the first that the sleeper does is to sweep
     sleeper = world.assigners["a0"]
+    sleeper.sweep_pace = SlicePace()  # all of it in one slice
     sleeper.__dict__["notes"] = []
 
     world.sleep_in_commit("a0", Stage.WRITTEN)

@@ -81,7 +81,7 @@ def test_metadata_comes_back_after_restarts(seed):
 @pytest.mark.parametrize("seed", range(400, 410))
 def test_under_one_model_the_events_are_those_of_a_world_without_faults(seed):
     def history(is_kind):
-        world = World(seed, n_clusters=4)
+        world = World(seed, n_clusters=4, follows=False)
         world.start_reclusterer()
         world.write(30)
         while world.reclusterer.model is None:
@@ -156,3 +156,41 @@ def test_control_an_install_before_the_commit_is_caught():
             caught.append(error)
 
     assert len(caught) >= 2
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", range(800, 815))
+@pytest.mark.parametrize("compacted", [True, False], ids=["compact", "delete"])
+def test_every_invariant_holds_where_members_fade(seed, compacted):
+    world, inputs = play(seed, compacted=compacted, half_life_s=4.0)
+    judge(world, inputs)
+    before = forgetting(world)
+
+    world.now_s += 8 * 4.0
+    world.crash_rate = 0.02
+    world.live(40)
+    world.settle()
+
+    assert forgetting(world)["landmark"] > before["landmark"]
+    judge(world, inputs)
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("seed", range(850, 858))
+def test_forgetting_may_be_switched_on_and_off(seed):
+    world, inputs = play(seed, compacted=bool(seed % 2), n_steps=80)
+
+    for half_life_s in (4.0, 60.0, None):
+        world.half_life_s = half_life_s
+        world.start_reclusterer()
+        world.crash_rate = 0.02
+        world.live(40)
+        world.settle()
+        judge(world, inputs)
+        told = forgetting(world)
+        assert half_life_s == (None if told is None else told["half_life_s"])
+
+
+def forgetting(world):
+    (records,) = world.committed(world.topics.model)
+    return json.loads([r.value for r in records if r.key == b"manifest"][-1])["forgetting"]

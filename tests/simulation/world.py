@@ -6,12 +6,14 @@ One thread and no clock but a counter, so a seed replays a history step by step.
 from __future__ import annotations
 
 import json
-from concurrent.futures import Executor, Future
 
 import numpy as np
 
+from benchmarks._inprocess import Inline
 from pipeline.batching import BatchPolicy
 from pipeline.clustering.centroids import CentroidPolicy
+from pipeline.clustering.drift.policy import DriftPolicy
+from pipeline.clustering.kmeans import ClusteringPolicy
 from pipeline.clustering.schedule import ReclusterPolicy
 from pipeline.engine.cluster_engine import ClusterEngine
 from pipeline.engine.setting import EngineSettings
@@ -20,9 +22,10 @@ from pipeline.kernels.cpu import CpuKernels
 from pipeline.messages.codec import encode_vector
 from pipeline.messages.policy import EmbeddingPolicy, EventPolicy, LimitPolicy
 from pipeline.services.assigner import Assigner
+from pipeline.services.pace import SlicePace
 from pipeline.services.reclusterer import Reclusterer, ReclustererSettings
-from pipeline.services.reports import AssignerReports, ReclustererReports
-from pipeline.services.sampling import SampleReader
+from pipeline.services.reclusterer_reports import ReclustererReports
+from pipeline.services.reports import AssignerReports
 from pipeline.streams.contract import GroupMember
 from pipeline.streams.memory import Fault, MemoryBroker
 from pipeline.streams.topics import TopicPolicy, expected_topics, keeps_vectors
@@ -36,15 +39,6 @@ KERNELS = CpuKernels(threads=1)
 
 class Crash(BaseException):
     """The process ends here and now."""
-
-
-class Inline(Executor):
-    """Runs at once what others run beside the loop."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
 
 
 class World:
@@ -62,6 +56,10 @@ class World:
         metadata=(),
         min_gain=0.0,
         compacts_unread=False,
+        follows=True,
+        half_life_s=None,
+        recluster=None,
+        drift=None,
     ):
         self.rng = np.random.default_rng(seed)
         self.broker = MemoryBroker(
@@ -72,7 +70,23 @@ class World:
         self.embedding = EmbeddingPolicy(dimensions=N_DIMS, metric=metric)
         self.limits = LimitPolicy()
         self.events = EventPolicy(metadata=metadata)
-        self.n_clusters, self.min_gain, self.assigner = n_clusters, min_gain, assigner
+        self.n_clusters, self.assigner = n_clusters, assigner
+        self.follows = follows
+        """Whether centroids follow their members between fits."""
+        self.half_life_s = half_life_s
+        self.recluster = {
+            "bootstrap_items": 10,
+            "bootstrap_max_wait_s": 5,
+            "min_interval_s": 1,
+            "max_updates": 10**9,
+            "max_age_s": 1e9,
+            "min_gain": min_gain,
+            "keep_epochs": 2,
+            "on_drift": False,
+            "max_inertia_growth": None,
+            "sample_items": 1000,
+        } | (recluster or {})
+        self.drift = drift or DriftPolicy(arl0=20, window=20)
         settings = expected_topics(self.topics, self.limits.max_record_bytes)
         if not compacted:
             head = settings[0]
@@ -90,6 +104,8 @@ class World:
         self.sequences = {}
         self.ends = []
         """What processes ended by."""
+        self.reference = None
+        """Who says which records count, where it takes more to know; None: the judge."""
 
     # --- processes ------------------------------------------------------------------
 
@@ -115,28 +131,22 @@ class World:
             CentroidPolicy(min_interval_s=2.0, min_updates=5),
             lambda: self.now_s,
             reports,
+            SlicePace(n_rows=2, min_rows=1, max_rows=3),
         )
 
     def start_reclusterer(self):
         """The reclusterer; one that was there before is fenced."""
         settings = ReclustererSettings(
-            self.topics,
-            self.embedding,
-            self.limits,
-            self.events,
-            ReclusterPolicy(
-                bootstrap_items=10,
-                bootstrap_max_wait_s=5,
-                min_interval_s=1,
-                max_updates=10**9,
-                max_age_s=1e9,
-                min_gain=self.min_gain,
-                keep_epochs=2,
-            ),
-            self.n_clusters,
-            0,
-            "t.assigner",
-            "compact" if self.is_compacted else "delete",
+            topics=self.topics,
+            embedding=self.embedding,
+            limits=self.limits,
+            events=self.events,
+            clustering=ClusteringPolicy(self.n_clusters, half_life_s=self.half_life_s),
+            centroids=CentroidPolicy(enabled=self.follows, min_interval_s=1.0),
+            recluster=ReclusterPolicy(**self.recluster),
+            drift=self.drift,
+            assigner_group="t.assigner",
+            input_policy="compact" if self.is_compacted else "delete",
         )
         member = GroupMember(self.topics.commands, "t.reclusterer", "t.reclusterer", "reclusterer")
         reports = ReclustererReports(
@@ -147,9 +157,6 @@ class World:
             stream=self.broker.stream(member),
             settings=settings,
             kernels=KERNELS,
-            sampling=SampleReader(
-                self.broker, self.topics, self.embedding, self.limits, 1000, lambda: self.now_s
-            ),
             executor=Inline(),
             clock=lambda: self.now_s,
             reports=reports,
@@ -203,14 +210,37 @@ class World:
                 value = encode_vector(vector, sequence)
                 headers = (("eddy-metadata", json.dumps({"kind": str(kind)}).encode()),)
             self.now_s += 0.01
-            self.broker.append(
-                self.topics.input, partition, key, value, headers, int(self.now_s * 1000)
-            )
+            self.broker.append(self.topics.input, partition, key, value, headers, self._time_ms())
 
-    def command(self, **fields):
+    def _time_ms(self):
+        """Of a record; where time matters some are late, ahead of time or have none."""
+        now_ms = int(self.now_s * 1000)
+        if self.half_life_s is None:
+            return now_ms
+        off = self.rng.choice([0.0, 0.0, -1.0, -20.0, 5.0, np.nan])
+        return (
+            -1 if np.isnan(off) else now_ms + int(off * self.half_life_s * self.rng.random() * 1e3)
+        )
+
+    def command(self, type="recluster", **fields):
         self.n_commands += 1
-        value = json.dumps({"type": "recluster", **fields}).encode()
+        value = json.dumps({"type": type, **fields}).encode()
         self.broker.append(self.topics.commands, 0, b"command-%d" % self.n_commands, value, (), 1)
+
+    def any_command(self):
+        """One of all kinds, about clusters and epochs that there are, were or never will be."""
+        cluster, other = (f"c{n}" for n in self.rng.choice(12, 2, replace=False) + 1)
+        match self.rng.integers(6):
+            case 0:
+                self.command("split", cluster=cluster)
+            case 1:
+                self.command("merge", clusters=[cluster, other])
+            case 2:
+                self.command("rollback", epoch=int(self.rng.integers(1, 6)))
+            case 3:
+                self.command("label", cluster=cluster, label=f"the {other}")
+            case _:
+                self.command(force=bool(self.rng.integers(2)), cold=bool(self.rng.integers(2)))
 
     # --- fate -----------------------------------------------------------------------
 
@@ -236,7 +266,7 @@ class World:
         elif fate < 0.88:
             self.turn_reclusterer()
         elif fate < 0.90:
-            self.command(force=bool(self.rng.integers(2)), cold=bool(self.rng.integers(2)))
+            self.any_command()
         elif fate < 0.93:
             at = self.broker.n_commits + int(self.rng.integers(3))
             self.broker.faults[at] = self.rng.choice(list(Fault))
@@ -303,7 +333,9 @@ class World:
             self.turn_reclusterer()
             for instance in sorted(self.assigners):
                 self.turn(instance)
-            quiet = quiet + 1 if self.broker.n_commits == before else 0
+            # a slice of a sweep in which nothing moves commits nothing
+            is_busy = any(assigner._sweeps() for assigner in self.assigners.values())
+            quiet = 0 if is_busy or self.broker.n_commits > before else quiet + 1
             if quiet > 20:
                 return
         raise AssertionError(f"the world does not come to rest: {self.ends[-3:]}")
