@@ -10,6 +10,7 @@ from typing import Final
 from rich.markup import escape
 
 from pipeline.cli.debian import Change, Packages
+from pipeline.cli.lines import drift_words
 from pipeline.cli.output import count, out, printable
 from pipeline.cli.portrait import Portrait, portraits
 from pipeline.cli.replay import Replay
@@ -22,6 +23,12 @@ _N_CLUSTERS_SHOWN: Final = 12
 _N_EXAMPLES: Final = 5
 _N_ALIKE: Final = 2
 _N_LINEAGE: Final = 4
+_LINEAGE: Final = {
+    LifecycleType.BORN: "green",
+    LifecycleType.SPLIT: "green",
+    LifecycleType.MERGED: "yellow",
+    LifecycleType.RETIRED: "red",
+}
 _PIPE_WIDTH: Final = 120
 
 
@@ -81,8 +88,10 @@ class Story:
     def assigned(self, replay: Replay, changes: Sequence[ClusterChange]) -> None:
         """Every item of the first release has its cluster."""
         self._count(changes)
+        self._n_by_model += sum(event.cause == Cause.MODEL for event in changes)
+        n_assigned = sum(event.type == ChangeType.ASSIGNED for event in changes)
         rate = f", {count(round(replay.rate))} records/s" if replay.rate else ""
-        _say(f"  {count(len(changes))} packages assigned, one event each{rate}")
+        _say(f"  {count(n_assigned)} packages assigned, one event each{rate}")
         self._portraits = self._draw(replay)
         self._show_clusters()
 
@@ -94,6 +103,9 @@ class Story:
         kinds = Counter(change.kind for change in changes)
         n_new, n_removed = kinds["insert"] + kinds["reinsert"], kinds["delete"]
         moved = [event for event in events if event.type == ChangeType.REASSIGNED]
+        followed = [event for event in moved if event.cause == Cause.MODEL]
+        moved = [event for event in moved if event.cause == Cause.RECORD]
+        self._n_by_model += len(followed)
         _say(
             f"  {count(n_new)} packages came, {count(kinds['text'])} were described anew, "
             f"{count(n_removed)} went [dim]({_latency(replay.view.latencies_s)})[/]"
@@ -104,6 +116,14 @@ class Story:
                 "moved a package to another cluster" + (":" if moved else "")
             )
         self._examples(moved)
+        if followed:
+            _say(
+                f"  {count(len(followed))} more moved because the centroids followed their members"
+            )
+        for alarm in replay.view.take_alarms():
+            if alarm.state == "raised":
+                who = "" if alarm.cluster is None else f" of {self._name(alarm.cluster)}"
+                _say(f"  [magenta]drift[/]{who}: {escape(drift_words(alarm))}")
 
     def reclustered(
         self,
@@ -118,8 +138,9 @@ class Story:
         self._count(events)
         before, self._portraits = self._portraits, self._draw(replay)
         installed = next(event for event in answer if event.type == LifecycleType.INSTALLED)
-        moved = [event for event in events if event.cause == Cause.MODEL]
-        self._n_by_model += len(moved)
+        by_model = [event for event in events if event.cause == Cause.MODEL]
+        self._n_by_model += len(by_model)
+        moved = [event for event in by_model if event.epoch == installed.epoch]
         n_members = len(replay.view.clusters)
         kept = before.keys() & self._portraits.keys()
         how = "a model fitted from nothing" if is_cold else "a new model"
@@ -129,21 +150,17 @@ class Story:
             f"({len(moved) / max(n_members, 1):.1%}) [dim]({seconds:.1f} s)[/]"
         )
         self._examples(moved, n=2)
-        born = [event for event in answer if event.type == LifecycleType.BORN]
-        retired = [event for event in answer if event.type == LifecycleType.RETIRED]
-        if not born and not retired:
+        kinds = Counter(event.type for event in answer)
+        lineage = ", ".join(f"{kind}: {kinds[kind]}" for kind in _LINEAGE if kinds[kind])
+        if not lineage:
             _say(f"  all {len(kept)} clusters kept their identity")
             return
-        _say(
-            f"  {len(kept)} clusters kept their identity; "
-            f"born: {len(born)}, retired: {len(retired)}"
-        )
-        for event in born[:_N_LINEAGE]:
-            parents = f", out of {_list(event.parents)}" if event.parents else ""
-            _say(f"    [green]born[/]     {self._name(event.cluster)}{parents}")
-        for event in retired[:_N_LINEAGE]:
-            heirs = f", its members went to {_list(event.children)}" if event.children else ""
-            _say(f"    [red]retired[/]  {_named(event.cluster, before)}{heirs}")
+        _say(f"  {len(kept)} clusters kept their identity; {lineage}")
+        for kind, colour in _LINEAGE.items():
+            drawn = before if kind is LifecycleType.RETIRED else self._portraits
+            for event in [event for event in answer if event.type is kind][:_N_LINEAGE]:
+                words = ", ".join(filter(None, [_named(event.cluster, drawn), _kin(event)]))
+                _say(f"    [{colour}]{kind:<8}[/] {words}")
 
     def summary(self, replay: Replay) -> None:
         """All of it in numbers."""
@@ -232,6 +249,17 @@ def _fitting(names: Sequence[str], room: int) -> str:
             break
         line += f", {name}"
     return line
+
+
+def _kin(event: Lifecycle) -> str:
+    """Where a cluster came from, or its members went."""
+    match event.type:
+        case LifecycleType.SPLIT:
+            return f"into {_list(event.children)}"
+        case LifecycleType.RETIRED:
+            return f"its members went to {_list(event.children)}" if event.children else ""
+        case _:
+            return f"out of {_list(event.parents)}" if event.parents else ""
 
 
 def _list(clusters: Sequence[str]) -> str:

@@ -19,7 +19,6 @@ from operator import attrgetter
 from typing import Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from pipeline.config import (
-    NOT_YET,
     NOT_YET_SECTIONS,
     SECRET,
     Config,
@@ -80,7 +79,7 @@ def explanation(option: Option) -> str:
     said = _below_fields(option.policy).get(option.key.rpartition(".")[2], "")
     if get_origin(option.type) is Literal:
         said += f" One of {', '.join(get_args(option.type))}."
-    return f"{said} Not used yet." if option.key in NOT_YET else said
+    return said
 
 
 def section_of(key: str) -> str:

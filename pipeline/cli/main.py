@@ -57,7 +57,12 @@ VERBS: Final = {
     "produce": Verb("produce", "Feed a file of embeddings to the input topic.", _USE),
     "watch": Verb("watch", "Follow the change events: which item moved to which cluster.", _USE),
     "recluster": Verb("recluster", "Ask for a new model.", _USE),
-    "model": Verb("model", "Show the model, or one cluster of it.", _LOOK),
+    "split": Verb("recluster", "Ask for a cluster to be split in two.", _USE, "split"),
+    "merge": Verb("recluster", "Ask for clusters to become one.", _USE, "merge"),
+    "label": Verb("recluster", "Ask for a cluster to be called something.", _USE, "label"),
+    "model": Verb(
+        "model", "Show the model and its history, compare two, or go back to one.", _LOOK
+    ),
     "verify": Verb("verify", "Read the topics and check the promises.", _LOOK),
 }
 """The first line of a verb's own help is its line here; a test holds them together."""

@@ -6,11 +6,13 @@ that ``eddy ... --json | jq`` sees results only.
 
 from __future__ import annotations
 
+import datetime
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -41,17 +43,49 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def some(names: Iterable[str], n: int = 4) -> str:
+    """The first few of them, in one line."""
+    listed = list(names)
+    return ", ".join(printable(name) for name in listed[:n]) + (", ..." if listed[n:] else "")
+
+
 def count(number: int) -> str:
     """A count as people read it: ``12 345``, with a space that does not break."""
     return f"{number:,}".replace(",", "\N{NO-BREAK SPACE}")
 
 
-def table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """An empty table in the one style of all commands; those in ``right`` hold numbers."""
+def table(*columns: str, right: Sequence[str] = (), flowing: Sequence[str] = ()) -> Table:
+    """An empty table in the one style of all commands.
+
+    Columns in ``right`` hold numbers; those in ``flowing`` hold words, and take further lines
+    where there is no room for them beside the others.
+    """
     made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+        justify: JustifyMethod = "right" if column in right else "left"
+        made.add_column(column, justify=justify, no_wrap=column not in flowing)
     return made
+
+
+def day_and_time(ms: int | None) -> str:
+    """Local time to the minute; with the year only when it is another than this one's."""
+    if ms is None:
+        return "no time"
+    moment = datetime.datetime.fromtimestamp(ms / 1000).astimezone()
+    is_this_year = moment.year == datetime.datetime.now().year
+    return moment.strftime("%b %d %H:%M" if is_this_year else "%Y-%m-%d")
+
+
+def age(ms: int | None) -> str:
+    """When, and how long ago."""
+    if ms is None:
+        return "at an unknown time"
+    when = datetime.datetime.fromtimestamp(ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    seconds = max(0.0, time.time() - ms / 1000)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{when}, {seconds / size:.0f} {unit} ago"
+    return f"{when}, {seconds:.0f} s ago"
 
 
 class RateColumn(ProgressColumn):

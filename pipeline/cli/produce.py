@@ -54,6 +54,14 @@ def produce(
             "last one is ignored; 0 is no version.",
         ),
     ] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="The embedding model that made the vectors, for rows that name none.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, flag("--resume", help="Go on after what was acknowledged the last time.")
     ] = False,
@@ -67,7 +75,10 @@ def produce(
     """
     config = invocation(ctx).config
     embedding = config.embedding
-    source = open_source(file, ids, Given(embedding.dimensions, embedding.content_type, sequence))
+    known = embedding.successor if model == embedding.next.model else None
+    dimensions = (known or embedding).dimensions
+    given = Given(dimensions, embedding.content_type, sequence, model)
+    source = open_source(file, ids, given)
     log = _AckLog(file.with_name(f"{file.name}.progress"), config.topics.input)
     after = log.read(source) if resume else 0
 

@@ -138,8 +138,9 @@ class Replay:
         def is_done() -> bool:
             answer[:] = [event for event in self.view.lifecycle if event.command == command.id]
             model = self.view.model
-            epoch = answer[0].epoch if answer else None
-            return model is not None and model.manifest.epoch == epoch and self.view.is_swept
+            if not answer or model is None or not self.view.is_swept:
+                return False
+            return model.manifest.epoch >= answer[0].epoch
 
         self.wait_for(is_done, "the new model")
         seconds = time.monotonic() - started

@@ -58,11 +58,23 @@ class Given:
     content_type: str
     sequence: int = 0
     """For rows that bring none of their own."""
+    model: str | None = None
+    """The embedding model, for rows that name none."""
 
     @property
     def headers(self) -> Headers:
-        """None where the topic's default says it already: three headers halve the rate."""
+        """What the topic's default does not say already: three headers halve the rate."""
+        return self.form_headers + self.model_headers(self.model)
+
+    @property
+    def form_headers(self) -> Headers:
+        """What a value is, unless the topic's default says it."""
         return () if self.content_type == NATIVE else (("content-type", NATIVE.encode()),)
+
+    @staticmethod
+    def model_headers(model: str | None) -> Headers:
+        """Which embedding model made a vector, if somebody says so."""
+        return () if model is None else (("embedding-model", model.encode()),)
 
 
 def open_source(path: Path, ids: Path | None, given: Given) -> Source:
@@ -175,12 +187,11 @@ class LinesSource:
         if fields["vector"] is None:
             return Row(number, item.encode(), None)
 
-        headers = list(self._given.headers)
         model, metadata = fields.get("embedding_model"), fields.get("metadata")
-        if model is not None:
-            if not isinstance(model, str):
-                raise _BadRowError('"embedding_model" must be a string')
-            headers.append(("embedding-model", model.encode()))
+        if model is not None and not isinstance(model, str):
+            raise _BadRowError('"embedding_model" must be a string')
+        headers = list(self._given.form_headers)
+        headers += self._given.model_headers(self._given.model if model is None else model)
         if metadata is not None:
             headers.append(("eddy-metadata", json_bytes(metadata)))
         sequence = _sequence(fields.get("sequence"), self._given.sequence)

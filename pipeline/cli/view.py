@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pipeline.messages.codec import (
     decode_assignment,
     decode_change,
+    decode_drift,
     decode_head,
     decode_lifecycle,
     head_key,
 )
-from pipeline.messages.events import Cause, ClusterChange, Head, Lifecycle
+from pipeline.messages.events import Cause, ClusterChange, Drift, Head, Lifecycle
 from pipeline.messages.model import Model, ModelFold
 from pipeline.streams.contract import Broker, Range, Reader
 from pipeline.streams.topics import TopicPolicy
@@ -34,6 +35,8 @@ class View:
     """Events, until somebody takes them."""
     lifecycle: list[Lifecycle] = field(default_factory=list)
     """All of them."""
+    alarms: list[Drift] = field(default_factory=list)
+    """Raised and cleared, until somebody takes them."""
     n_applied: int = 0
     """Records of the input that were applied: each good one but a tombstone of nobody."""
     sent: dict[str, float] = field(default_factory=dict)
@@ -51,6 +54,7 @@ class View:
             self.topics.assignments,
             self.topics.statistics,
             self.topics.lifecycle,
+            self.topics.drift,
             self.topics.model,
         ):
             self._readers[topic] = self.broker.reader(topic)
@@ -83,6 +87,11 @@ class View:
         taken, self.changes = self.changes, []
         return taken
 
+    def take_alarms(self) -> list[Drift]:
+        """The alarms since they were taken last."""
+        taken, self.alarms = self.alarms, []
+        return taken
+
     def poll(self, timeout_s: float) -> None:
         """Take in what came; waits for change events only."""
         for record in self._readers[self.topics.changes].read(_READ_RECORDS, timeout_s=timeout_s):
@@ -108,3 +117,6 @@ class View:
         for record in self._readers[self.topics.lifecycle].read(_READ_RECORDS, timeout_s=0):
             if record.value is not None:
                 self.lifecycle.append(decode_lifecycle(record.value))
+        for record in self._readers[self.topics.drift].read(_READ_RECORDS, timeout_s=0):
+            if record.value is not None:
+                self.alarms.append(decode_drift(record.value))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import structlog
 
 from tests.cli.console import Console
 
@@ -18,3 +21,10 @@ def eddy_with_topics(eddy: Console) -> Console:
     """The same, after `eddy topics create`."""
     assert eddy("topics", "create") == 0
     return eddy
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """A service that ran inside a test has set up logging, to an output that ends with it."""
+    yield
+    structlog.reset_defaults()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,27 +12,33 @@ import pytest
 
 from pipeline.cli.context import Twins
 from pipeline.cli.main import main
+from pipeline.kernels.contract import Sums
 from pipeline.kernels.cpu import CpuKernels
 from pipeline.messages.codec import (
+    decode_statistics,
     encode_change,
+    encode_drift,
     encode_head,
     encode_lifecycle,
     encode_statistics,
     head_key,
     statistics_key,
 )
+from pipeline.messages.commands import Command, decode_command
 from pipeline.messages.events import (
     Cause,
     ChangeType,
     ClusterChange,
+    Drift,
     Head,
     Lifecycle,
     LifecycleType,
     StatisticsRow,
 )
-from pipeline.messages.model import Manifest, Model, digest, model_records
+from pipeline.messages.model import N_QUANTILES, Manifest, Model, digest, model_records
 from pipeline.messages.policy import EventPolicy
-from pipeline.streams.memory import MemoryBroker
+from pipeline.messages.records import Outgoing
+from pipeline.streams.memory import MemoryBroker, MemoryProducer
 from pipeline.streams.topics import TopicPolicy
 
 TOPICS = TopicPolicy()
@@ -107,11 +113,21 @@ def write_lifecycle(broker: MemoryBroker, kind: LifecycleType, **fields: Any) ->
 
 
 def write_model(
-    broker: MemoryBroker, clusters: Sequence[str], counts: Sequence[int], **fields: Any
+    broker: MemoryBroker,
+    clusters: Sequence[str],
+    counts: Sequence[int],
+    *,
+    at: Sequence[float] | None = None,
+    fitted_at: Sequence[float] | None = None,
+    spread: float = 0.5,
+    **fields: Any,
 ) -> Model:
-    """A model of three dimensions, cluster i at (i, 0, 0)."""
+    """A model of three dimensions, cluster i at (at[i], 0, 0), or at (i, 0, 0)."""
     centroids = np.zeros((len(clusters), 3), np.float32)
-    centroids[:, 0] = np.arange(len(clusters))
+    centroids[:, 0] = np.arange(len(clusters)) if at is None else at
+    fitted = centroids.copy()
+    if fitted_at is not None:
+        fitted[:, 0] = fitted_at
     given: dict[str, Any] = {
         "epoch": 7,
         "revision": 0,
@@ -132,18 +148,88 @@ def write_model(
         Manifest(**(given | fields)),
         centroids,
         np.array(counts, np.int64),
-        np.full(len(clusters), 0.25),
+        np.full(len(clusters), spread**2),
+        np.full(len(clusters), 0.4),
+        np.tile(np.linspace(0, 1, N_QUANTILES, dtype=np.float32), (len(clusters), 1)),
+        fitted,
     )
     for record in model_records(model, TOPICS.model, previous=None, drop=[]):
         broker.append(record.topic, record.partition, record.key, record.value)
     return model
 
 
-def write_sizes(broker: MemoryBroker, partition: int, epoch: int, **counts: int) -> None:
-    """Statistics of one partition, and its head."""
+def write_drift(broker: MemoryBroker, **fields: Any) -> None:
+    given: dict[str, Any] = {
+        "id": f"7.31/c12/occupancy/raised/{broker.ranges(TOPICS.drift)[0].high}",
+        "state": "raised",
+        "scope": "cluster",
+        "cluster": "c12",
+        "signal": "occupancy",
+        "statistic": 9.31,
+        "threshold": 8.72,
+        "effect": 0.14,
+        "arl0": 10_000,
+        "window": 4096,
+        "epoch": 7,
+        "revision": 31,
+        "occurred_at_ms": NO_MS,
+    }
+    alarm = Drift(**(given | fields))
+    value, headers = encode_drift(alarm, EventPolicy())
+    broker.append(TOPICS.drift, 0, alarm.key, value, headers)
+
+
+def write_sizes(
+    broker: MemoryBroker,
+    partition: int,
+    epoch: int,
+    revision: int = 0,
+    *,
+    records: int = 0,
+    reassigned: int = 0,
+    **counts: int | None,
+) -> None:
+    """Statistics of one partition, and its head; None takes a cluster back.
+
+    All members of cluster ``c<n>`` lie at (n, 1, 0).
+    """
     for cluster, n in counts.items():
-        row = StatisticsRow(epoch, n, 0, 0, 0, 0.0, 0.0, np.zeros(3, np.int64))
-        key = statistics_key(partition, cluster)
-        broker.append(TOPICS.statistics, partition, key, encode_statistics(row))
-    head = Head(epoch, 0, 0, 0, sum(counts.values()), 0, 0)
+        value = None if n is None else encode_statistics(_members_at(epoch, cluster, n))
+        broker.append(TOPICS.statistics, partition, statistics_key(partition, cluster), value)
+    rows = {r.key: r.value for r in broker.records(TOPICS.statistics, partition)}
+    rows.pop(head_key(partition), None)
+    n_members = sum(decode_statistics(value).count for value in rows.values() if value)
+    head = Head(epoch, revision, 0, 0, n_members, records, reassigned)
     broker.append(TOPICS.statistics, partition, head_key(partition), encode_head(head))
+
+
+def _members_at(epoch: int, cluster: str, n: int) -> StatisticsRow:
+    sums = Sums.zeros(1, 3, max_component=256.0)
+    x = int(cluster.removeprefix("c"))
+    square = round((x * x + 1) / sums.square_unit)
+    whole = np.array([round(x / sums.unit), round(1 / sums.unit), 0], np.int64)
+    high, low = n * (square >> 32), n * (square & 0xFFFFFFFF)
+    return StatisticsRow(epoch, n, high, low, 0, 0.0, 0.0, n * whole)
+
+
+class AnsweringBroker(MemoryBroker):
+    """With a reclusterer behind it that answers at once."""
+
+    def __init__(self, answer: Callable[[AnsweringBroker, Command], None]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def producer(self) -> MemoryProducer:
+        return _AnsweredProducer(self)
+
+
+class _AnsweredProducer(MemoryProducer):
+    def write(self, record: Outgoing) -> None:
+        super().write(record)
+        broker = self._broker
+        assert isinstance(broker, AnsweringBroker)
+        broker.answer(broker, commands(broker)[-1])
+
+
+def commands(broker: MemoryBroker) -> list[Command]:
+    return [decode_command(record) for record in broker.records(TOPICS.commands, 0)]

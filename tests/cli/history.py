@@ -22,6 +22,8 @@ from pipeline.streams.contract import GroupMember, TopicSettings
 from pipeline.streams.memory import MemoryBroker
 from pipeline.streams.topics import TopicPolicy, expected_topics
 
+LANDMARK_MS, HALF_LIFE_MS = 1_772_366_400_000, 3_600_000
+FADING = {"half_life_s": 3600.0, "landmark": "2026-03-01T12:00:00.000Z"}
 N_DIMS = 40  # more than one round of 32 sums, and no multiple of it
 GROUP = "eddy.assigner"
 
@@ -51,6 +53,7 @@ class Item:
     cluster: str
     offset: int
     sequence: int
+    timestamp_ms: int
 
 
 @dataclass
@@ -61,6 +64,8 @@ class History:
     metric: str = "euclidean"
     limits: LimitPolicy = field(default_factory=LimitPolicy)
     n_partitions: int = 2
+    forgetting: dict[str, Any] | None = None
+    """As the manifests have it. This assigner knows whole half-lives after the landmark only."""
 
     def __post_init__(self) -> None:
         self.broker = MemoryBroker()
@@ -79,14 +84,18 @@ class History:
         self.version = (0, 0)
         self.centroids: dict[str, np.ndarray] = {}
         self.retired: set[str] = set()
+        self.n_produced = 0
 
     # what users do
 
     def produce(self, item, vector, sequence=0, *, partition=0, headers=()):
-        """Write a record; ``vector`` may be the bytes of a value."""
+        """Write a record; ``vector`` may be the bytes of a value. Some are older, some timeless."""
+        self.n_produced += 1
+        age = self.n_produced % 23 - 10
+        timestamp_ms = -1 if age == 0 else LANDMARK_MS - age * HALF_LIFE_MS
         value = edv1(vector, sequence) if isinstance(vector, np.ndarray) else vector
         key = item.encode() if isinstance(item, str) else item
-        return self.broker.append(self.topics.input, partition, key, value, headers)
+        return self.broker.append(self.topics.input, partition, key, value, headers, timestamp_ms)
 
     # what the reclusterer does
 
@@ -109,11 +118,12 @@ class History:
                 "digest": hashlib.sha256(matrix.astype("<f4").tobytes()).hexdigest(),
                 "next_cluster_number": 1000,
                 "fitted_on": {"items": 0, "inertia": 0.0, "offsets": [0] * self.n_partitions},
+                "forgetting": self.forgetting,
                 "created_at": "2026-03-01T12:00:00.000Z",
             }
         ).encode()
         for name, centroid in self.centroids.items():
-            value = edv1(centroid, revision) + struct.pack("<Qd", 1, 0.5)
+            value = edv1(centroid, revision) + struct.pack("<Qdd9f", 1, 0.5, 0.5, *[0.5] * 9)
             self.append(self.topics.model, 0, f"{epoch}/{name}", value)
         self.append(self.topics.model, 0, str(epoch), manifest)
         self.append(self.topics.model, 0, "manifest", manifest)
@@ -173,7 +183,9 @@ class History:
             self._keep(partition, name)
             return
         vector = self.stored(np.frombuffer(record.value, "<f4", offset=20))
-        item = items[name] = Item(vector, self.nearest(vector)[0], record.offset, sequence)
+        cluster = self.nearest(vector)[0]
+        item = Item(vector, cluster, record.offset, sequence, record.timestamp_ms)
+        items[name] = item
         if item.cluster != came_from:
             self.event(partition, name, came_from, item.cluster, "record", record.offset)
         self.assignment(partition, name, item)
@@ -183,7 +195,11 @@ class History:
             self.append(self.topics.vectors, partition, name, None)
 
     def _keep(self, partition, name):
-        self.append(self.topics.vectors, partition, name, edv1(self.items[partition][name].vector))
+        item = self.items[partition][name]
+        headers = ()
+        if item.timestamp_ms >= 0:
+            headers = (("eddy-timestamp", str(item.timestamp_ms).encode()),)
+        self.append(self.topics.vectors, partition, name, edv1(item.vector), headers)
 
     def _dead_letter(self, record, reason):
         headers = {
@@ -240,7 +256,7 @@ class History:
         """Statistics of all clusters, and the heads."""
         for partition, items in self.items.items():
             for name in self.centroids:
-                members = [item.vector for item in items.values() if item.cluster == name]
+                members = [item for item in items.values() if item.cluster == name]
                 self.append(
                     self.topics.statistics, partition, f"{partition}/{name}", self.eds1(members)
                 )
@@ -259,21 +275,33 @@ class History:
         } | other
         self.append(self.topics.statistics, partition, str(partition), json.dumps(value).encode())
 
-    def eds1(self, members, *, add=0):
-        unit = self.embedding.largest_component * 2.0**-40
-        square_unit = self.embedding.largest_component**2 * 2.0**-48
+    def weight(self, item):
+        if self.forgetting is None or item.timestamp_ms < 0:
+            return 1.0
+        halvings, rest = divmod(LANDMARK_MS - item.timestamp_ms, HALF_LIFE_MS)
+        assert rest == 0
+        return 2.0 ** -max(-8, min(16, halvings))
+
+    def eds1(self, members, *, add=0, add_weight=0):
+        coarser = 1 if self.forgetting is None else 2**8
+        unit = self.embedding.largest_component * 2.0**-40 * coarser
+        square_unit = self.embedding.largest_component**2 * 2.0**-48 * coarser
         sums = [0] * N_DIMS
         high = low = 0
-        for vector in members:
-            for i, x in enumerate(vector.tolist()):
-                sums[i] += int(np.rint(x / unit))
-            square = int(np.rint(canonical(vector) / square_unit))
+        for item in members:
+            for i, x in enumerate(item.vector.tolist()):
+                sums[i] += int(np.rint(x * self.weight(item) / unit))
+            square = int(np.rint(canonical(item.vector) * self.weight(item) / square_unit))
             high, low = high + (square >> 32), low + (square & 0xFFFFFFFF)
         sums[-1] += add
         head = struct.pack(
             "<4sIQqqqqdd", b"EDS1", N_DIMS, self.version[0], len(members), high, low, 0, 0.0, 0.0
         )
-        return head + struct.pack(f"<{N_DIMS}q", *sums)
+        tail = b""
+        if self.forgetting is not None:
+            total = sum(int(self.weight(item) * 2**31) for item in members)
+            tail = struct.pack("<q", total + add_weight)
+        return head + struct.pack(f"<{N_DIMS}q", *sums) + tail
 
     _out: list[Outgoing] | None = None
 

@@ -189,3 +189,18 @@ def test_a_missing_input_topic_is_said_before_anything_is_sent(eddy: Console, tm
 
 def test_an_empty_file_is_fine(eddy_with_topics: Console, tmp_path):
     assert eddy_with_topics("produce", str(jsonl(tmp_path / "x.jsonl", 0))) == 0
+
+
+def test_rows_may_be_of_the_next_embedding_model(eddy_with_topics: Console, tmp_path):
+    eddy = eddy_with_topics
+    np.save(tmp_path / "v.npy", np.ones((2, 5), np.float32))
+    (tmp_path / "ids").write_text("item-0\nitem-1\n")
+    path, ids = str(tmp_path / "v.npy"), str(tmp_path / "ids")
+    both = ["--set", "embedding.model=old", "--set", "embedding.next.model=new"]
+    both += ["--set", "embedding.next.dimensions=5"]
+
+    assert eddy("produce", path, "--ids", ids, "--model", "new", *both) == 0
+
+    held = [r for p in range(TOPICS.partitions) for r in eddy.broker.records(TOPICS.input, p)]
+    assert [dict(r.headers) for r in held] == [{"embedding-model": b"new"}] * 2
+    assert eddy("produce", path, "--ids", ids, *both) == 2, "5 dimensions are not the old model's"

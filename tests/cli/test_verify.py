@@ -9,11 +9,23 @@ import numpy as np
 import pytest
 
 from pipeline.cli.audit.events import audit_events
+from pipeline.cli.verify import verify
 from pipeline.errors import TopicError
 from pipeline.messages.policy import LimitPolicy
 from pipeline.messages.records import Outgoing
 from pipeline.streams.contract import GroupMember
-from tests.cli.history import GROUP, N_DIMS, History, broken, edv1, events, judge, told, vectors
+from tests.cli.history import (
+    FADING,
+    GROUP,
+    N_DIMS,
+    History,
+    broken,
+    edv1,
+    events,
+    judge,
+    told,
+    vectors,
+)
 
 
 @pytest.mark.parametrize("policy", ["compact", "delete", "compact,delete"])
@@ -124,6 +136,55 @@ def test_reads_again_what_moved_meanwhile():
     assert report.n_items == 30
 
 
+N_MOMENTS = 12
+
+
+def verified_while(history, disturb, *, moment):
+    """`verify`, with something done at the n-th of the moments at which it looks at the clock
+    or tells its progress. The assigners publish what they make of it as soon as it waits."""
+    moments = itertools.count()
+
+    def pass_time(what=None):
+        here = next(moments)
+        if here == moment:
+            disturb()
+        elif here > moment and "waiting" in str(what):
+            history.publish()
+        return here / 1000
+
+    report = verify(
+        history.broker,
+        history.topics,
+        history.embedding,
+        history.limits,
+        group_id=GROUP,
+        timeout_s=1.0,
+        clock=pass_time,
+        sleep=pass_time,
+        progress=pass_time,
+    )
+    assert next(moments) > N_MOMENTS, "there are as many moments"
+    return report
+
+
+@pytest.mark.parametrize("moment", range(N_MOMENTS))
+def test_a_revision_at_any_moment_is_no_fault(moment):
+    history = told()
+    revised = {name: np.roll(c, 1) for name, c in history.centroids.items()}
+
+    report = verified_while(history, lambda: history.install(2, 2, revised), moment=moment)
+
+    assert report.ok, (report.problem, report.reasons, [t.examples for t in report.checks])
+    assert report.model == "2.2"
+
+
+def test_a_revision_that_nobody_sweeps_to_is_waited_for():
+    history = told()
+    history.install(2, 2, {name: c * 0.99 for name, c in history.centroids.items()})
+
+    assert "swept to model 2.1, the newest is 2.2" in still(history)
+
+
 # What is no fault
 
 
@@ -173,6 +234,26 @@ def test_statistics_that_are_not_published_yet_are_said_to_be_unchecked():
     assert report.ok
     statistics = next(tally for tally in report.checks if tally.name == "statistics")
     assert (statistics.n_checked, statistics.n_unchecked > 0) == (0, True)
+
+
+@pytest.mark.parametrize("policy", ["compact", "delete"])
+def test_members_that_fade_are_checked_with_their_weights(policy):
+    history = told(policy=policy, forgetting=FADING)
+
+    report = judge(history)
+
+    assert report.ok, [tally.examples for tally in report.checks]
+    statistics = next(t for t in report.checks if t.name == "statistics")
+    assert (statistics.n_checked, statistics.n_unchecked) == (10, 0)
+    weights = {history.weight(item) for items in history.items.values() for item in items.values()}
+    assert len(weights) > 10
+
+
+def test_members_that_fade_are_checked_by_the_copies_where_retention_has_cut_the_input():
+    history = told(policy="delete", forgetting=FADING)
+    history.broker.truncate(history.topics.input, 0, 12)
+
+    assert judge(history).ok
 
 
 def test_either_of_two_equal_centroids_is_the_nearest():

@@ -5,13 +5,24 @@ A check that never objected to anything would pass everything.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 
 import numpy as np
 import pytest
 
-from tests.cli.history import another, broken, edv1, events, told, vectors
+from tests.cli.history import (
+    FADING,
+    HALF_LIFE_MS,
+    LANDMARK_MS,
+    another,
+    broken,
+    edv1,
+    events,
+    told,
+    vectors,
+)
 
 
 def row(history, item, partition=0):
@@ -118,21 +129,21 @@ def event_after_which_nothing_follows(history):
 
 def sum_is_off_by_one(history):
     name = history.items[0]["item-8"].cluster
-    members = [i.vector for i in history.items[0].values() if i.cluster == name]
+    members = [i for i in history.items[0].values() if i.cluster == name]
     value = history.eds1(members, add=1)
     history.append(history.topics.statistics, 0, f"0/{name}", value)
 
 
 def member_counted_twice(history):
     name = history.items[0]["item-8"].cluster
-    members = [i.vector for i in history.items[0].values() if i.cluster == name]
+    members = [i for i in history.items[0].values() if i.cluster == name]
     value = history.eds1([*members, members[0]])
     history.append(history.topics.statistics, 0, f"0/{name}", value)
 
 
 def square_is_off_by_one(history):
     name = history.items[0]["item-8"].cluster
-    members = [i.vector for i in history.items[0].values() if i.cluster == name]
+    members = [i for i in history.items[0].values() if i.cluster == name]
     value = bytearray(history.eds1(members))
     struct.pack_into("<q", value, 32, struct.unpack_from("<q", value, 32)[0] + 1)
     history.append(history.topics.statistics, 0, f"0/{name}", bytes(value))
@@ -253,3 +264,64 @@ def test_broken_promise_is_reported_by_its_check(control):
 
     found = broken(history)
     assert found == CONTROLS[control]
+
+
+def weight_is_off_by_one(history):
+    name = history.items[0]["item-8"].cluster
+    members = [i for i in history.items[0].values() if i.cluster == name]
+    history.append(history.topics.statistics, 0, f"0/{name}", history.eds1(members, add_weight=1))
+
+
+def member_is_counted_as_if_it_were_a_half_life_older(history):
+    name = history.items[0]["item-8"].cluster
+    members = [i for i in history.items[0].values() if i.cluster == name]
+    members[0] = dataclasses.replace(members[0], timestamp_ms=LANDMARK_MS - 12 * HALF_LIFE_MS)
+    history.append(history.topics.statistics, 0, f"0/{name}", history.eds1(members))
+
+
+def weight_is_missing(history):
+    name = history.items[0]["item-8"].cluster
+    rows = history.broker.records(history.topics.statistics, 0)
+    value = [r.value for r in rows if r.key == f"0/{name}".encode()][-1]
+    history.append(history.topics.statistics, 0, f"0/{name}", value[:-8])
+
+
+def copy_has_the_time_of_its_copying(history):
+    copy = edv1(history.items[0]["item-6"].vector)
+    history.append(
+        history.topics.vectors, 0, "item-6", copy, (("eddy-timestamp", b"1772366400001"),)
+    )
+
+
+def copy_has_no_time(history):
+    history.append(history.topics.vectors, 0, "item-6", edv1(history.items[0]["item-6"].vector))
+
+
+FADING_CONTROLS = {
+    sum_is_off_by_one: {"statistics"},
+    square_is_off_by_one: {"statistics"},
+    weight_is_off_by_one: {"statistics"},
+    member_is_counted_as_if_it_were_a_half_life_older: {"statistics"},
+    member_counted_twice: {"statistics"},
+    weight_is_missing: {"statistics"},
+    copy_has_the_time_of_its_copying: {"sources"},
+    copy_has_no_time: {"sources"},
+}
+
+
+@pytest.mark.parametrize("control", FADING_CONTROLS, ids=lambda control: control.__name__)
+def test_broken_promise_about_members_that_fade_is_reported(control):
+    history = told(forgetting=FADING)
+
+    control(history)
+
+    assert broken(history) == FADING_CONTROLS[control]
+
+
+def test_weights_where_members_do_not_fade_are_reported():
+    history = told()
+    rows = history.broker.records(history.topics.statistics, 0)
+    (*_, last) = [r for r in rows if b"/" in r.key and r.value]
+    history.append(history.topics.statistics, 0, last.key, last.value + bytes(8))
+
+    assert broken(history) == {"statistics"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cli.audit.input import lane_sums
+from pipeline.cli.audit.fading import Fading
+from pipeline.cli.audit.forms import lane_sums
 from pipeline.cli.audit.tally import (
     BLOCK_BYTES,
     Members,
@@ -138,7 +140,7 @@ def check_statistics(topics: Topics, members: Members, tally: Tally, heads: Tall
         if not rows:
             tally.unchecked(len(names), "no statistics are published for these clusters yet")
             continue
-        truth = recompute(members, chosen, largest)
+        truth = recompute(members, chosen, largest, Fading.of(model))
         for cluster in sorted(names | rows.keys()):
             if (partition, cluster) in members.n_left_out:
                 tally.unchecked(1, "vectors of members are not known for certain")
@@ -149,13 +151,28 @@ def check_statistics(topics: Topics, members: Members, tally: Tally, heads: Tall
             heads.note = "members whose vector is not known are counted all the same"
 
 
-Recomputed = tuple[int, int, int, NDArray[np.int64]]
+class Recomputed(NamedTuple):
+    """What the members of a cluster add up to."""
+
+    n_members: int
+    high: int
+    low: int
+    sums: NDArray[np.int64]
+    weight: int
+    """In 2**-31; 0 where members do not fade."""
 
 
-def recompute(members: Members, chosen: list[int], max_component: float) -> dict[str, Recomputed]:
-    """Count, high and low square, sums of each cluster, from the vectors of its members."""
+def recompute(
+    members: Members, chosen: list[int], max_component: float, fading: Fading | None
+) -> dict[str, Recomputed]:
+    """The statistics of each cluster, from the vectors and times of its members."""
     if not chosen:
         return {}
+    coarser = 1.0 if fading is None else 2.0**8
+    unit, square_unit = max_component * 2.0**-40 * coarser, max_component**2 * 2.0**-48 * coarser
+    weights = np.ones(len(chosen))
+    if fading is not None:
+        weights = np.array([fading.weight(members.timestamps[i]) for i in chosen])
     names = sorted({members.assigned[i].cluster for i in chosen})
     number = {name: k for k, name in enumerate(names)}
     labels = np.array([number[members.assigned[i].cluster] for i in chosen])
@@ -164,19 +181,24 @@ def recompute(members: Members, chosen: list[int], max_component: float) -> dict
     n_dims = len(members.vectors[chosen[0]])
     sums = np.zeros((len(names), n_dims), np.int64)
     squares = np.zeros((len(names), 2), np.int64)
+    totals = np.zeros(len(names), np.int64)
+    if fading is not None:
+        np.add.at(totals, labels, np.rint(weights * 2.0**31).astype(np.int64))
     step = max(1, BLOCK_BYTES // (8 * n_dims))
     for start in range(0, len(order), step):
         part = order[start : start + step]
         block = np.stack([members.vectors[chosen[i]] for i in part]).astype(np.float64)
-        whole = np.rint(block * (2.0**40 / max_component)).astype(np.int64)
-        square = np.rint(lane_sums(block * block) * (2.0**48 / max_component**2))
-        square = square.astype(np.int64)
+        heavy = weights[part]
+        whole = np.rint(block * heavy[:, None] / unit).astype(np.int64)
+        square = np.rint(lane_sums(block * block) * heavy / square_unit).astype(np.int64)
         here, firsts = np.unique(labels[part], return_index=True)
         sums[here] += np.add.reduceat(whole, firsts, axis=0)
         halves = np.stack([square >> 32, square & 0xFFFFFFFF], axis=1)
         squares[here] += np.add.reduceat(halves, firsts, axis=0)
     return {
-        name: (int(counts[k]), int(squares[k, 0]), int(squares[k, 1]), sums[k])
+        name: Recomputed(
+            int(counts[k]), int(squares[k, 0]), int(squares[k, 1]), sums[k], int(totals[k])
+        )
         for name, k in number.items()
     }
 
@@ -191,12 +213,18 @@ def _compare_statistics(
 ) -> None:
     where = f"partition {partition}, {cluster}"
     n_dims = model.centroids.shape[1]
-    count, high, low, sums = truth.get(cluster, (0, 0, 0, np.zeros(n_dims, np.int64)))
+    true = truth.get(cluster) or Recomputed(0, 0, 0, np.zeros(n_dims, np.int64), 0)
     if value is None:
-        tally.broken(f"{where}: {count} members, but no statistics")
+        tally.broken(f"{where}: {true.n_members} members, but no statistics")
         return
-    if len(value) != _EDS1.size + 8 * n_dims or value[:4] != b"EDS1":
+    is_weighted = Fading.of(model) is not None
+    end = _EDS1.size + 8 * n_dims
+    if len(value) not in (end, end + 8) or value[:4] != b"EDS1":
         tally.broken(f"{where}: the statistics are unreadable")
+        return
+    if is_weighted != (len(value) > end):
+        says = "fade, but the statistics have no weight" if is_weighted else "do not fade, but do"
+        tally.broken(f"{where}: members {says}")
         return
     _, _, epoch, said, said_high, said_low, landed, _, _ = _EDS1.unpack_from(value)
     if epoch > model.version[0]:
@@ -205,12 +233,15 @@ def _compare_statistics(
         tally.broken(f"{where}: has statistics, but model {version_text(model.version)} lacks it")
     if landed < 0:
         tally.broken(f"{where}: {landed} records landed")
-    if said != count:
-        tally.broken(f"{where}: {count} members, but the statistics say {said}")
-    elif (said_high, said_low) != (high, low):
+    if said != true.n_members:
+        tally.broken(f"{where}: {true.n_members} members, but the statistics say {said}")
+    elif is_weighted and int.from_bytes(value[end:], "little", signed=True) != true.weight:
+        tally.broken(f"{where}: the weight is not that of its members")
+    elif (said_high, said_low) != (true.high, true.low):
         tally.broken(f"{where}: the sum of squares is not that of its members")
     else:
-        differs = np.flatnonzero(np.frombuffer(value, "<i8", offset=_EDS1.size) != sums)
+        said_sums = np.frombuffer(value, "<i8", n_dims, offset=_EDS1.size)
+        differs = np.flatnonzero(said_sums != true.sums)
         if len(differs):
             tally.broken(
                 f"{where}: {len(differs)} of {n_dims} sums are not those of its members, "

@@ -21,15 +21,16 @@ def check_items(topics: Topics, items: Tally, sources: Tally) -> Members:
             items.n_checked += 1
             if not _is_placed(topics, state, partition, item, row, items) or row is None:
                 continue
-            vector = _row_that_counts(topics, state, partition, item, row, sources)
-            if vector is None:
+            found = _row_that_counts(topics, state, partition, item, row, sources)
+            if found is None:
                 at = (partition, row.cluster)
                 members.n_left_out[at] = members.n_left_out.get(at, 0) + 1
                 continue
             members.partitions.append(partition)
             members.items.append(item)
             members.assigned.append(row)
-            members.vectors.append(vector)
+            members.vectors.append(found[0])
+            members.timestamps.append(found[1])
         for item in kept.keys() - assignments.keys():
             sources.broken(f"{item_text(partition, item)} is gone, but its vector is still kept")
     return members
@@ -73,15 +74,15 @@ def _row_that_counts(
     item: str,
     row: Assigned,
     tally: Tally,
-) -> NDArray[np.float32] | None:
-    """The vector at the assignment's source; None after a fault, or if nobody can know."""
+) -> tuple[NDArray[np.float32], int | None] | None:
+    """Vector and time of the assignment's source; None after a fault, or if nobody can know."""
     tally.n_checked += 1
     where = item_text(partition, item)
     history = state.items.get(item)
-    value = topics.vectors.get(partition, {}).get(item)
+    copy = topics.vectors.get(partition, {}).get(item)
     n_dims = topics.model.centroids.shape[1]
-    kept = None if value is None else edv1(value, n_dims)
-    if value is not None and kept is None:
+    kept = None if copy is None else edv1(copy.value, n_dims)
+    if copy is not None and kept is None:
         tally.broken(f"{where} has an unreadable row in item-vectors")
         return None
     if row.partition != partition:
@@ -98,6 +99,11 @@ def _row_that_counts(
         if kept is not None and kept.tobytes() != vector.tobytes():
             tally.broken(f"{where} has another vector in item-vectors than at {row.offset}")
             return None
+        if copy is not None and copy.timestamp_ms != _usable(history.timestamp_ms):
+            tally.broken(
+                f"{where} has another time in item-vectors, {copy.timestamp_ms}, than at "
+                f"{row.offset}, {history.timestamp_ms}"
+            )
         if kept is None and not topics.compacted:
             tally.broken(f"{where} has no row in item-vectors, and the input does not keep it")
         elif kept is None and history.n_later:
@@ -105,7 +111,7 @@ def _row_that_counts(
                 f"{where} counts by {row.offset}, below a later stale record or dead letter: "
                 "compaction will take it, and item-vectors does not have it"
             )
-        return vector
+        return vector, history.timestamp_ms
     may_be_older = history is None or (
         not history.known and row.offset < history.first and row.sequence >= history.least_sequence
     )
@@ -114,6 +120,11 @@ def _row_that_counts(
         counts = f"the record at {history.offset} counts" if history.live else "no record counts"
         tally.broken(f"{where} names {row.offset} as its source, but {counts}")
         return None
-    if kept is None:
+    if copy is None or kept is None:
         tally.broken(f"{where} counts by {row.offset}, which is neither in the input nor kept")
-    return kept
+        return None
+    return kept, copy.timestamp_ms
+
+
+def _usable(timestamp_ms: int | None) -> int | None:
+    return None if timestamp_ms is None or timestamp_ms < 0 else timestamp_ms

@@ -14,8 +14,9 @@ from pipeline.cli.audit.input import PartitionInput, fold
 from pipeline.cli.audit.items import check_items
 from pipeline.cli.audit.model import check_model, fold_model
 from pipeline.cli.audit.report import Report
-from pipeline.cli.audit.tally import Assigned, NewestModel, Tally, Topics
+from pipeline.cli.audit.tally import Assigned, Kept, NewestModel, Tally, Topics
 from pipeline.cli.audit.watch import READ_RECORDS
+from pipeline.messages.embedding import in_force, successor_item
 from pipeline.messages.policy import EmbeddingPolicy, LimitPolicy
 from pipeline.messages.records import Record
 from pipeline.streams.contract import Broker
@@ -51,6 +52,11 @@ class Judge:
         model, values = fold_model(self._all(self.topics.model), model_tally)
         assert model is not None
         check_model(model, values, model_tally)
+        self.embedding = in_force(
+            self.embedding,
+            model.manifest["embedding_model"],
+            model.manifest.get("embedding_since"),
+        )
         self._check_settings(model, model_tally)
         read = self._read(model, items, audit)
         self.progress("checking items and the records that count")
@@ -78,6 +84,8 @@ class Judge:
             bad.reasons == {"poison"} for s in read.inputs.values() for bad in s.bad.values()
         )
         letters.unchecked(poisoned, "poison cannot be recomputed from outside")
+        passed_over = sum(state.n_passed_over for state in read.inputs.values())
+        sources.unchecked(passed_over, "records of the other embedding model put no item anywhere")
         return Report(
             model=f"{model.version[0]}.{model.version[1]}",
             n_items=sum(len(rows) for rows in read.assignments.values()),
@@ -116,13 +124,15 @@ class Judge:
                 statistics[record.partition].pop(cluster, None)
             else:
                 statistics[record.partition][cluster] = record.value
-        vectors: dict[int, dict[str, bytes]] = {partition: {} for partition in committed}
+        vectors: dict[int, dict[str, Kept]] = {partition: {} for partition in committed}
         for record in self._all(self.topics.vectors):
+            if successor_item(record.key or b"") is not None:
+                continue  # of the embedding model that is on its way: no promise yet
             item = (record.key or b"").decode("utf-8")
             if record.value is None:
                 vectors[record.partition].pop(item, None)
             else:
-                vectors[record.partition][item] = record.value
+                vectors[record.partition][item] = Kept(record.value, _time_of_copy(record))
         for record in self._all(self.topics.changes):
             audit.add(record)
         self._check_lifecycle(audit.ids)
@@ -148,7 +158,11 @@ class Judge:
         dead_letters: Mapping[int, Sequence[Record]],
     ) -> dict[int, PartitionInput]:
         lows = {p: span.low for p, span in self.broker.ranges(self.topics.input).items()}
-        inputs = {p: PartitionInput(whole=is_uncompacted and lows[p] == 0) for p in committed}
+        cut = self._cut(self.topics.dead_letters)
+        inputs = {
+            p: PartitionInput(whole=is_uncompacted and lows[p] == 0, letters_cut=p in cut)
+            for p in committed
+        }
         told: dict[int, dict[int, str]] = {p: {} for p in committed}
         for partition, letters in dead_letters.items():
             for letter in letters:
@@ -241,6 +255,14 @@ class Judge:
 def _words(policy: str) -> str:
     """A cleanup policy in one spelling."""
     return ",".join(sorted(word.strip() for word in policy.split(",")))
+
+
+def _time_of_copy(record: Record) -> int | None:
+    """What the copy says of its record's time; -1, which none has, for what is no time."""
+    text = dict(record.headers).get("eddy-timestamp", b"")
+    if text == b"":
+        return None
+    return int(text) if text is not None and text.isdigit() else -1
 
 
 def _assigned(value: bytes) -> Assigned | None:

@@ -41,7 +41,7 @@ def fold_model(
     centroids = np.full((len(newest["clusters"]), n_dims), np.nan, np.float32)
     for label, cluster in enumerate(newest["clusters"]):
         value = values.get(f"{newest['epoch']}/{cluster}")
-        vector = edv1(value, n_dims, n_extra=16) if value is not None else None
+        vector = edv1(value, n_dims, min_tail=16) if value is not None else None
         if vector is None:
             tally.broken(f"{cluster} of model {version_text(last)} has no readable centroid")
         else:
@@ -73,9 +73,13 @@ def check_model(model: NewestModel, values: Mapping[str, bytes | None], tally: T
             tally.broken(f"{model.clusters[label]} has the length {norms[label]:.6f}, not 1")
 
 
-def edv1(value: bytes, n_dims: int, *, n_extra: int = 0) -> NDArray[np.float32] | None:
-    """The float32 vector of a record of ours; None if it is not one."""
-    if len(value) != 20 + 4 * n_dims + n_extra:
+def edv1(value: bytes, n_dims: int, *, min_tail: int = 0) -> NDArray[np.float32] | None:
+    """The float32 vector of a record of ours; None if it is not one.
+
+    What may stand behind it is of ``min_tail`` bytes at least, and not looked at; 0: nothing may.
+    """
+    n_behind = len(value) - 20 - 4 * n_dims
+    if n_behind < min_tail or (n_behind and not min_tail):
         return None
     magic, dtype, flags, reserved, dims, _ = _EDV1.unpack_from(value)
     if (magic, dtype, flags, reserved, dims) != (b"EDV1", 0, 0, 0, n_dims):

@@ -58,6 +58,15 @@ class Assigned:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """One row of ``item-vectors``."""
+
+    value: bytes
+    timestamp_ms: int | None
+    """Of the record that it was copied from."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class NewestModel:
     """The newest manifest and the centroids that it speaks of."""
 
@@ -85,7 +94,7 @@ class Topics:
     inputs: Mapping[int, PartitionInput]
     committed: Mapping[int, int]
     assignments: Mapping[int, Mapping[str, Assigned]]
-    vectors: Mapping[int, Mapping[str, bytes]]
+    vectors: Mapping[int, Mapping[str, Kept]]
     dead_letters: Mapping[int, list[Record]]
     dead_letters_cut: frozenset[int]
     statistics: Mapping[int, Mapping[str, bytes]]
@@ -101,6 +110,8 @@ class Members:
     items: list[str] = field(default_factory=list)
     assigned: list[Assigned] = field(default_factory=list)
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
+    timestamps: list[int | None] = field(default_factory=list)
+    """Of the records that count; milliseconds."""
     n_left_out: dict[tuple[int, str], int] = field(default_factory=dict)
     """Per (partition, cluster) the assignments whose vector is not known for certain."""
 

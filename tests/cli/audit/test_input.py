@@ -8,7 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.cli.audit.input import PartitionInput, decode, fold, lane_sums
+from pipeline.cli.audit.forms import decode, lane_sums
+from pipeline.cli.audit.input import PartitionInput, fold
 from pipeline.messages.policy import EmbeddingPolicy, LimitPolicy
 from pipeline.messages.records import Record
 from tests.cli.history import canonical, edv1
