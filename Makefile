@@ -7,7 +7,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--custom-compile-command "make lock" pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test demo bench docs lock clean
+.PHONY: help install check test demo bench quality docs lock clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ demo: install  ## the main job on real data, on a Kafka of its own
 
 bench: install  ## lists the benchmarks; make bench RUN=latency ARGS="--help" runs one
 	$(BIN)/python -m benchmarks $(RUN) $(ARGS)
+
+quality: install  ## are clusters as good as promised? make quality ARGS=FOLDER, or ARGS=--demo
+	$(BIN)/python -m benchmarks quality $(ARGS)
 
 docs: install  ## write the pages again that copy from the code
 	$(BIN)/python -m tests.generate_docs

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.cli.debian import load
 from pipeline.clustering.kmeans import fit
+from pipeline.clustering.profile import profiles
 from pipeline.kernels.contract import Kernels
 from pipeline.messages.model import Manifest, Model, digest, model_records
 from pipeline.messages.records import Outgoing
@@ -91,9 +92,11 @@ def make_model(workload: Workload, n_clusters: int, n_partitions: int, kernels: 
         fitted_inertia=float(found.inertia), fitted_offsets=(0,) * n_partitions,
         created_at_ms=int(time.time() * 1000),
     )  # fmt: skip
-    counts = np.bincount(found.labels, minlength=n_clusters)
-    squares = np.bincount(found.labels, found.distances_squared, n_clusters)
-    return Model(manifest, found.centroids, counts, squares / np.maximum(counts, 1))
+    fitted = profiles(found.labels, found.distances_squared, n_clusters)
+    return Model(
+        manifest, found.centroids, fitted.counts, fitted.mean_squared_distances,
+        fitted.mean_distances, fitted.quantiles, found.centroids,
+    )  # fmt: skip
 
 
 def model_outgoing(model: Model, topic: str) -> list[Outgoing]:

@@ -4,7 +4,9 @@ In one run, taking turns, each as a process of its own on the same preloaded inp
 
 * null: the same consumption and transactions, one assignment per record, no clustering;
 * kernel: `assign` alone on the updates' vectors;
-* eddy: the assigner as `eddy assigner` runs it, with a model, without a reclusterer.
+* eddy: the assigner as `eddy assigner` runs it, with a model, without a reclusterer;
+* living (--living): the same with a reclusterer beside it on the same cores, whose centroids follow
+  their members: what tier 2 costs.
 
 Kernel and client share the cores, so the roof is 1 / (1/null + 1/kernel). Target: Eddy at 0.70
 of it. Items are settled first; the span is from the first batch of updates to the last commit.
@@ -19,8 +21,11 @@ from __future__ import annotations
 import argparse
 import pstats
 import random
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +50,42 @@ from benchmarks._workload import (
     model_outgoing,
     save_sample,
 )
+from pipeline.config import Config
 from pipeline.kernels.cpu import CpuKernels
+from pipeline.messages.model import ModelFold
+from pipeline.services.sampling import to_end
 from pipeline.streams.broker import RunningBroker, start_broker
+from pipeline.streams.kafka.broker import KafkaBroker
 
 TARGET = 0.70
 SIZES = {384: (40_000, 240_000), 1024: (20_000, 120_000)}
 """Dimensions -> items, updates."""
 KERNEL_SAMPLE = 40_000
+
+
+@contextmanager
+def reclusterer(sets: list[str], log: Path) -> Iterator[None]:
+    """A reclusterer that follows, and is asked for no fit."""
+    quiet = ["recluster.max_updates=1000000000", "recluster.max_age_s=1000000000",
+             "recluster.on_drift=false", "recluster.max_inertia_growth=null"]  # fmt: skip
+    flags = [word for one in [*sets, *quiet] for word in ("--set", one)]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", "reclusterer", *flags], stdout=file, stderr=file
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30.0)
+
+
+def n_revisions(config: Config, client: KafkaBroker) -> int:
+    """How often the centroids moved."""
+    fold = ModelFold()
+    for records in to_end(client.reader(config.topics.model)):
+        fold.fold(records)
+    return fold.newest.manifest.revision if fold.newest is not None else 0
 
 
 class Stage:
@@ -117,8 +151,8 @@ class Stage:
             "sample": str(self.sample),
             "n_records": 8 * KERNEL_SAMPLE,
         }
+        sets = self._settings(f"{name}.")
         if kind != "kernel":
-            sets = self._settings(f"{name}.")
             config, client = prepare_topics(sets)
             produce(client, model_outgoing(self.model, config.topics.model))
             task |= {
@@ -126,14 +160,19 @@ class Stage:
                 "broker_pid": self.broker.pid, "profile": str(profile) if profile else None,
             }  # fmt: skip
         wait_quiet(self.options.max_foreign, self.options.patience_s)
-        return Worker(task).result()
+        if kind != "living":
+            return Worker(task).result()
+        with reclusterer(sets, self.scratch / f"{name}.reclusterer.log"):
+            found = Worker(task).result()
+        found["revisions"] = float(n_revisions(config, client))
+        return found
 
     def run_undisturbed(self, kind: str) -> dict[str, Any]:
         """As `run`, again while others take too much of the machine."""
         for _ in range(self.options.tries):
             found = self.run(kind)
-            if found["foreign_cores"] <= self.options.max_foreign:
-                break
+            if kind == "living" or found["foreign_cores"] <= self.options.max_foreign:
+                break  # to the one who measures, the reclusterer is a foreigner
         return found
 
 
@@ -141,7 +180,9 @@ def measure(stage: Stage, n_rounds: int) -> dict[str, Any]:
     """Rounds of all contenders in random order, and what they say together."""
     rng = random.Random(0)
     runs: dict[str, list[dict[str, Any]]] = {"null": [], "kernel": [], "eddy": []}
-    roofs, ratios, of_cpu = [], [], []
+    if stage.options.living:
+        runs["living"] = []
+    roofs, ratios, of_cpu, of_still = [], [], [], []
     for number in range(n_rounds):
         for kind in rng.sample(sorted(runs), len(runs)):
             runs[kind].append(stage.run_undisturbed(kind))
@@ -150,7 +191,11 @@ def measure(stage: Stage, n_rounds: int) -> dict[str, Any]:
         ratios.append(eddy / roofs[-1])
         cost = {kind: found[-1]["cpu_us"] for kind, found in runs.items()}
         of_cpu.append((cost["null"] + cost["kernel"]) / cost["eddy"])
-        foreign = max(found[-1]["foreign_cores"] for found in runs.values())
+        others = [found[-1]["foreign_cores"] for kind, found in runs.items() if kind != "living"]
+        foreign = max(others)
+        if "living" in runs:
+            of_still.append(runs["living"][-1]["records_per_s"] / eddy)
+            print(f"  living/eddy {of_still[-1]:.3f}", flush=True)
         print(
             f"  round {number + 1}: null {null:,.0f}  kernel {kernel:,.0f}  roof {roofs[-1]:,.0f}  "
             f"eddy {eddy:,.0f}  eddy/roof {ratios[-1]:.3f}  by cpu {of_cpu[-1]:.3f}  "
@@ -164,9 +209,14 @@ def measure(stage: Stage, n_rounds: int) -> dict[str, Any]:
         "eddy_of_roof": quartiles(ratios), "eddy_of_roof_by_cpu": quartiles(of_cpu),
         "roof": quartiles(roofs),
         "disturbed_runs": sum(
-            one["foreign_cores"] > stage.options.max_foreign for of in runs.values() for one in of
+            one["foreign_cores"] > stage.options.max_foreign
+            for kind, of in runs.items()
+            if kind != "living"
+            for one in of
         ),
     }  # fmt: skip
+    if of_still:
+        figures["living_of_eddy"] = quartiles(of_still)
     for kind, found in runs.items():
         figures[kind] = {name: quartiles([one[name] for one in found]) for name in found[0]}
     return figures
@@ -179,6 +229,10 @@ def show(dims: int, figures: dict[str, Any]) -> None:
     print(f"\nd={dims}, K={figures['clusters']}, medians (quartiles) of {figures['rounds']} rounds")
     print(f"  eddy / roof  {said(ratio, '.3f')}   target {TARGET}: {verdict}")
     print(f"  by CPU time  {said(figures['eddy_of_roof_by_cpu'], '.3f')}")
+    if "living" in figures:
+        revisions = figures["living"]["revisions"]["median"]
+        ratio = said(figures["living_of_eddy"], ".3f")
+        print(f"  living / eddy  {ratio}   {revisions:.0f} revisions")
     print(f"  {figures['disturbed_runs']} of {3 * figures['rounds']} runs were disturbed by others")
     for kind in ("null", "kernel", "roof", "eddy"):
         rate = figures[kind] if kind == "roof" else figures[kind]["records_per_s"]
@@ -220,6 +274,7 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=3, help="of a run that others disturb")
     parser.add_argument("--patience-s", type=float, default=20.0, help="waited for quiet first")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="Eddy's")
+    parser.add_argument("--living", action="store_true", help="also with a reclusterer beside it")
     parser.add_argument("--profile", action="store_true", help="also run Eddy under cProfile")
     parser.add_argument("--profile-lines", type=int, default=25)
     parser.add_argument("--no-write", action="store_true", help="leave results/ as it is")
