@@ -13,6 +13,7 @@ from tests.kafka.site import Site
 from tests.simulation.judge import (
     applied,
     check_assignments,
+    check_centroids,
     check_dead_letters,
     check_events,
     check_lineage,
@@ -24,6 +25,7 @@ def audit(site: Site) -> int:
     """Every promise about the topics of a site at rest; the number of change events."""
     inputs = site.committed(site.topics.input)
     check_statistics(site, inputs)
+    check_centroids(site, inputs)
     check_lineage(site)
     return audit_records(site)
 

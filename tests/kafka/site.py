@@ -94,6 +94,7 @@ class Site:
 
     compacts_unread = False
     n_commands = 0
+    reference = None
 
     def __init__(self, bootstrap: str, folder: Path, settings: Mapping[str, object]) -> None:
         run = uuid.uuid4().hex[:8]
