@@ -39,11 +39,10 @@ class Alarms:
     _standing: dict[tuple[str, str | None], Drift] = field(default_factory=dict)
     """By signal and cluster."""
     _pending: list[Drift] = field(default_factory=list)
-    """Of a window that was taken, and not published yet."""
+    """Of windows that were closed, and not published yet."""
+    _model: Model | None = None
     _centroids: NDArray[np.float32] | None = None
     """Where they were when the last window closed."""
-    churn: float | None = None
-    """Reassignments by records, per record, of the last window."""
 
     @property
     def standing(self) -> Sequence[Drift]:
@@ -63,7 +62,7 @@ class Alarms:
         if not self.policy.enabled or not model.counts.any():
             return
         self.totals.take_window(())
-        self._centroids = model.centroids
+        self._model, self._centroids = model, model.centroids
         labels = {cluster: label for label, cluster in enumerate(model.manifest.clusters)}
         standing = [
             Key(Signal(signal), None if cluster is None else labels[cluster])
@@ -78,21 +77,24 @@ class Alarms:
         )
         self._monitor = self.executor.submit(DriftMonitor, self.policy, baseline, standing)
 
-    def due(self, model: Model, occurred_at_ms: int | None) -> list[Drift]:
-        """What began or ended with the last window; the same again until it is `told`."""
-        if self._pending:
-            return self._pending
-        if self._monitor is None or not self._monitor.done():
-            return []
+    def follow(self, model: Model) -> None:
+        """Centroids have moved within the epoch."""
+        self._model = model
+
+    def head_arrived(self, occurred_at_ms: int | None) -> None:
+        """Close the window, if this head has brought enough."""
+        model, monitor = self._model, self._monitor
+        if model is None or monitor is None or not monitor.done():
+            return
         if self.totals.window_records < self.policy.window:
-            return []
-        window = self._window(model)
-        self.churn = window.n_reassigned / window.n_records
-        self._pending = [
-            self._drift(alarm, model, occurred_at_ms)
-            for alarm in self._monitor.result().observe(window)
-        ]
-        return self._pending
+            return
+        found = monitor.result().observe(self._window(model))
+        self._pending += [self._drift(alarm, model, occurred_at_ms) for alarm in found]
+
+    @property
+    def due(self) -> list[Drift]:
+        """What began or ended and is not `told` yet."""
+        return list(self._pending)
 
     def cleared(self, model: Model, occurred_at_ms: int) -> list[Drift]:
         """A new epoch begins: what stood, stood under another."""

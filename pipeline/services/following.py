@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -31,8 +31,8 @@ class Following:
     topics: TopicPolicy
     totals: Totals
     policy: CentroidPolicy
-    last_head_ms: int | None = None
-    """When the newest head was written."""
+    on_head: Callable[[int | None], None]
+    """Called after each head with its timestamp, in milliseconds."""
     _reader: Reader | None = None
     _rule: RevisionRule = field(init=False)
     _has_news: bool = False
@@ -47,6 +47,7 @@ class Following:
 
     def begin(self) -> Generator[int, None, None]:
         """Read the topic to the end that it has now, in slices."""
+        self.close()
         self._reader = self.broker.reader(self.topics.statistics)
         while not self._reader.at_end:
             with suppress(TransientError):  # the broker is away; the reader goes on
@@ -61,8 +62,13 @@ class Following:
     def _take(self, timeout_s: float) -> int:
         assert self._reader is not None, "begin first"
         records = self._reader.read(SLICE_RECORDS, timeout_s=timeout_s)
-        if self.totals.fold(records):
-            self._has_news, self.last_head_ms = True, records[-1].timestamp_ms
+        start = 0
+        for end, record in enumerate(records, 1):
+            if b"/" not in (record.key or b"/"):  # a head: what it brings may close a window
+                self.totals.fold(records[start:end])
+                self._has_news, start = True, end
+                self.on_head(record.timestamp_ms)
+        self.totals.fold(records[start:])
         return len(records)
 
     def revision(self, model: Model, *, now_s: float) -> Model | None:

@@ -16,7 +16,6 @@ from pipeline.clustering.centroids import CentroidPolicy
 from pipeline.clustering.drift.policy import DriftPolicy
 from pipeline.clustering.kmeans import ClusteringPolicy
 from pipeline.clustering.quality import Quality
-from pipeline.clustering.recluster import FitSettings
 from pipeline.clustering.schedule import ReclusterPolicy, ReclusterSchedule, Standing, Trigger
 from pipeline.engine.epoch import landmark_is_due
 from pipeline.engine.setting import EngineSettings, check_model
@@ -38,7 +37,7 @@ from pipeline.services.novelty import Novelty
 from pipeline.services.outcomes import Outcome, Outcomes, problem_of
 from pipeline.services.reclusterer_reports import ReclustererReports
 from pipeline.services.sampling import SampleReader, to_end
-from pipeline.services.workshop import Job, Workshop
+from pipeline.services.workshop import Job, Workshop, fit_settings
 from pipeline.streams.contract import Broker, Stream
 from pipeline.streams.topics import TopicPolicy
 
@@ -107,7 +106,7 @@ class Reclusterer:
         )
         self.workshop = Workshop(
             self.sampling,
-            _fit_settings(given),
+            fit_settings(given.clustering, given.recluster, embedding),
             self.kernels,
             self.executor,
             given.clustering.half_life_s,
@@ -115,8 +114,8 @@ class Reclusterer:
         totals = Totals(
             topics.partitions, embedding.dimensions, max_component=embedding.largest_component
         )
-        self.following = Following(broker, topics, totals, given.centroids)
         self.alarms = Alarms(broker, topics, given.events, given.drift, totals, self.executor)
+        self.following = self._new_following(totals)
         if given.clustering.clusters == "auto":
             self._novelty = Novelty(self.sampling, self.kernels, given.clustering.max)
         self._outcomes = Outcomes(
@@ -210,6 +209,10 @@ class Reclusterer:
             self.alarms.watch(self.model)
         yield from self.sampling.begin()
 
+    def _new_following(self, totals: Totals) -> Following:
+        given, on_head = self.settings, self.alarms.head_arrived
+        return Following(self.broker, given.topics, totals, given.centroids, on_head)
+
     def _stand_by(self, manifest: Manifest) -> None:
         """Look at vectors of the embedding model that the newest model is of."""
         given = self.settings
@@ -228,7 +231,7 @@ class Reclusterer:
             max_component=embedding.largest_component,
         )
         self.following.close()
-        self.following = Following(self.broker, given.topics, totals, given.centroids)
+        self.following = self._new_following(totals)
         self.alarms.totals = totals
         if self._novelty is not None:  # what it watched was of the other model
             self._novelty = Novelty(self.sampling, self.kernels, given.clustering.max)
@@ -254,10 +257,11 @@ class Reclusterer:
             self.inbox.commit(records)
             self._models.install(revision)
             self.following.published(revision, now_s=began)
+            self.alarms.follow(revision)
             self.reports.revision_published(
                 revision, n_moved=len(records) - 2, duration_s=self.clock() - began
             )
-        alarms = self.alarms.due(self.model, self.following.last_head_ms)
+        alarms = self.alarms.due
         if alarms:
             self.inbox.commit(self.alarms.records(alarms))
             self.alarms.told(alarms)
@@ -433,17 +437,3 @@ class Reclusterer:
             return sum(positions.values())
         fitted_on = self.model.manifest.fitted_offsets
         return sum(max(0, positions.get(p, 0) - offset) for p, offset in enumerate(fitted_on))
-
-
-def _fit_settings(given: ReclustererSettings) -> FitSettings:
-    clustering = given.clustering
-    return FitSettings(
-        n_clusters=clustering.min if clustering.clusters == "auto" else clustering.clusters,
-        seed=clustering.seed,
-        max_iterations=given.recluster.max_iterations,
-        max_component=given.embedding.largest_component,
-        spherical=given.embedding.metric == "cosine",
-        is_auto=clustering.clusters == "auto",
-        min_clusters=clustering.min,
-        max_clusters=clustering.max,
-    )

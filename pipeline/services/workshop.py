@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.clustering.forgetting import Decay
+from pipeline.clustering.kmeans import ClusteringPolicy
 from pipeline.clustering.quality import simplified_silhouette
 from pipeline.clustering.recluster import (
     Candidate,
@@ -19,7 +20,7 @@ from pipeline.clustering.recluster import (
     restated,
     split_cluster,
 )
-from pipeline.clustering.schedule import Trigger
+from pipeline.clustering.schedule import ReclusterPolicy, Trigger
 from pipeline.clustering.transfer import transferred
 from pipeline.kernels.contract import Kernels, Points, Weights
 from pipeline.messages.commands import Command
@@ -240,3 +241,19 @@ class Workshop:
             found.distances_squared, found.second_distances_squared
         )
         return candidate
+
+
+def fit_settings(
+    clustering: ClusteringPolicy, policy: ReclusterPolicy, embedding: EmbeddingPolicy
+) -> FitSettings:
+    """What a fit has to know of the configuration."""
+    return FitSettings(
+        n_clusters=clustering.min if clustering.clusters == "auto" else clustering.clusters,
+        seed=clustering.seed,
+        max_iterations=policy.max_iterations,
+        max_component=embedding.largest_component,
+        spherical=embedding.metric == "cosine",
+        is_auto=clustering.clusters == "auto",
+        min_clusters=clustering.min,
+        max_clusters=clustering.max,
+    )
