@@ -47,7 +47,6 @@ class Following:
 
     def begin(self) -> Generator[int, None, None]:
         """Read the topic to the end that it has now, in slices."""
-        self.close()
         self._reader = self.broker.reader(self.topics.statistics)
         while not self._reader.at_end:
             with suppress(TransientError):  # the broker is away; the reader goes on

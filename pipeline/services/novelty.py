@@ -36,7 +36,9 @@ class Novelty:
             return None
         self._looked_s = now_s
         sample = self.sampling.sample
-        changed, sample.changed = sample.changed or set(), set()
+        changed, sample.changed = sample.changed, set()
+        if not changed:
+            return None
         self._buffer.remove(key for key in changed if key not in sample.of)
         keys = [key for key in changed if key in sample.of]
         device = self.kernels.load(model.centroids)

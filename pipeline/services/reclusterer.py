@@ -111,9 +111,7 @@ class Reclusterer:
             self.executor,
             given.clustering.half_life_s,
         )
-        totals = Totals(
-            topics.partitions, embedding.dimensions, max_component=embedding.largest_component
-        )
+        totals = self._new_totals(embedding)
         self.alarms = Alarms(broker, topics, given.events, given.drift, totals, self.executor)
         self.following = self._new_following(totals)
         if given.clustering.clusters == "auto":
@@ -209,6 +207,10 @@ class Reclusterer:
             self.alarms.watch(self.model)
         yield from self.sampling.begin()
 
+    def _new_totals(self, embedding: EmbeddingPolicy) -> Totals:
+        n_partitions = self.settings.topics.partitions
+        return Totals(n_partitions, embedding.dimensions, max_component=embedding.largest_component)
+
     def _new_following(self, totals: Totals) -> Following:
         given, on_head = self.settings, self.alarms.head_arrived
         return Following(self.broker, given.topics, totals, given.centroids, on_head)
@@ -225,11 +227,7 @@ class Reclusterer:
         if embedding == self.sampling.embedding:
             return
         self.sampling.stand_by(embedding)
-        totals = Totals(
-            given.topics.partitions,
-            embedding.dimensions,
-            max_component=embedding.largest_component,
-        )
+        totals = self._new_totals(embedding)
         self.following.close()
         self.following = self._new_following(totals)
         self.alarms.totals = totals

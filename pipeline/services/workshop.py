@@ -48,8 +48,6 @@ class Job:
     """A rollback's: ids are taken as they are."""
     must_publish: bool = False
     """Somebody asked for just this: it is not held against the incumbent."""
-    n_passes: int = 0
-    """How far a fit is."""
     silhouette: float | None = None
     """Of the sample under the result, simplified."""
     embedding: EmbeddingPolicy | None = None
@@ -88,7 +86,6 @@ class Workshop:
                 kernels=self.kernels,
                 is_cold=command is not None and command.cold,
                 weights=weights,
-                on_pass=lambda n_passes, _: setattr(job, "n_passes", n_passes),
                 is_cancelled=lambda: job.is_cancelled,
             )
 
@@ -158,7 +155,6 @@ class Workshop:
                 self.settings,
                 kernels=self.kernels,
                 weights=weights,
-                on_pass=lambda n_passes, _: setattr(job, "n_passes", n_passes),
                 is_cancelled=lambda: job.is_cancelled,
             )
 
