@@ -39,8 +39,8 @@ test: install  ## what needs a CPU only, then what needs a real broker (started 
 demo: install  ## the main job on real data, on a Kafka of its own
 	$(BIN)/eddy demo $(ARGS)
 
-bench: install  ## lists the benchmarks; make bench RUN=latency ARGS="--help" runs one
-	$(BIN)/python -m benchmarks $(RUN) $(ARGS)
+bench: install  ## speed beside other libraries; RUN=list lists all, RUN=latency ARGS="--help" runs one
+	$(BIN)/python -m benchmarks $(or $(RUN),peers) $(ARGS)
 
 quality: install  ## are clusters as good as promised? make quality ARGS=FOLDER, or ARGS=--demo
 	$(BIN)/python -m benchmarks quality $(ARGS)

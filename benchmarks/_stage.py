@@ -185,12 +185,14 @@ def describe(found: Mapping[str, Any]) -> str:
     )
 
 
-def write_results(name: str, figures: Mapping[str, Any], about: Mapping[str, Any]) -> Path:
+def write_results(
+    name: str, figures: Mapping[str, Any], about: Mapping[str, Any], folder: Path = RESULTS
+) -> Path:
     """Put figures into the day's file of this class of machine, beside those of others."""
     slug = re.sub(r"[^a-z0-9]+", "-", f"{about['cpu']}-{about['family_model']}".lower()).strip("-")
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    path = RESULTS / f"{today}-{slug}-{about['cores']}c.json"
-    RESULTS.mkdir(exist_ok=True)
+    path = folder / f"{today}-{slug}-{about['cores']}c.json"
+    folder.mkdir(parents=True, exist_ok=True)
     held = json.loads(path.read_text()) if path.exists() else {}
     held.setdefault(name, {}).update(
         {key: {**value, "machine": about} for key, value in figures.items()}

@@ -38,6 +38,27 @@ def assign(points, centroids):
     )
 
 
+def is_margin(low, x, centroids, label):
+    """Whether ``low`` is at most the distance of x to each border of its cell, in fractions.
+
+    To centroid j that is ``(r_j - r_a) / (2 |c_j - c_a|)``; an equal one is none.
+    """
+    rows = [[Fraction(value) for value in row] for row in (x.tolist(), *centroids.tolist())]
+    here, own = rows[0], rows[1 + label]
+
+    def square(a, b):
+        return sum((p - q) ** 2 for p, q in zip(a, b, strict=True))
+
+    nearest = square(here, own)
+    for other in rows[1:]:
+        between = square(other, own)
+        if between and low > 0.0:
+            room = square(here, other) - nearest
+            if math.isinf(low) or room < 0 or 4 * between * Fraction(low) ** 2 > room**2:
+                return False
+    return low >= 0.0
+
+
 def statistics(points, labels, n_clusters, *, max_component):
     """Count, sums and square total of each cluster, in the integers of Python.
 

@@ -33,9 +33,12 @@ def open_kafka(config: Config, on_error: OnError) -> Broker:
 
 
 def open_device(config: Config) -> Kernels:
-    """The kernels of ``device.kind``."""
+    """The kernels of ``device.kind``; who has to wait for their compilation is told so."""
+    from pipeline.cli.output import err
     from pipeline.kernels.choose import make_kernels
+    from pipeline.kernels.compiling import tell_of_compiling
 
+    tell_of_compiling(err.print)
     return make_kernels(config.device)
 
 

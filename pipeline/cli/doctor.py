@@ -158,10 +158,14 @@ def _parts(version: str) -> tuple[int, ...]:
 
 
 def _device(asked: Invocation) -> Iterator[Finding]:
+    from pipeline.kernels.choose import why
+    from pipeline.kernels.devices import device_name
+
     kernels = asked.kernels()
     cores = os.cpu_count() or 1
     given = f"device.kind {asked.config.device.kind}"
-    yield Finding(_OK, "device", f"kernels {kernels.name} ({given}), {cores} cores seen")
+    on = f"kernels {kernels.name} ({given}) on {device_name(kernels)}, {cores} cores seen"
+    yield Finding(_OK, "device", f"{on}; {why(asked.config.device)}")
 
 
 def _state(config: Config) -> Iterator[Finding]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import isqrt
 
 from pipeline.clustering.auto import adapted
-from pipeline.clustering.kmeans import MAX_CLUSTERS, FewerPointsError, Fit, fit, n_distinct
+from pipeline.clustering.kmeans import MAX_CLUSTERS, FewerPointsError, Fit, fit
 from pipeline.clustering.relocation import improved, resized
+from pipeline.clustering.seeding import n_distinct
 from pipeline.kernels.contract import Kernels, Points, Weights
 
 MAX_RELOCATED = 0.03

@@ -77,17 +77,23 @@ def drifted(drift: NDArray[np.float64], before: Points, after: Points) -> NDArra
     before, after : (n_clusters, n_dims) float32
         The centroids, in the same order.
     """
-    moves = np.zeros(len(before))
-    for start in range(0, len(before), BLOCK):
-        stop = start + BLOCK
-        gaps = after[start:stop].astype(np.float64) - before[start:stop]
-        moves[start:stop] = np.sqrt(np.square(gaps).sum(axis=1))
+    moves = distances_moved(before, after)
     steps = (moves + largest_other(moves)) * (1.0 + ROUNDING)
     grown = drift.copy()
     grown[: len(steps)] += steps
     moved = np.flatnonzero(steps)
     grown[moved] = np.nextafter(grown[moved], np.inf)
     return grown
+
+
+def distances_moved(before: Points, after: Points) -> NDArray[np.float64]:
+    """How far each of n centroids has moved, off by less than a relative `ROUNDING` / 4."""
+    moves = np.zeros(len(before))
+    for start in range(0, len(before), BLOCK):
+        stop = start + BLOCK
+        gaps = after[start:stop].astype(np.float64) - before[start:stop]
+        moves[start:stop] = np.sqrt(np.square(gaps).sum(axis=1))
+    return moves
 
 
 def largest_other(moves: NDArray[np.float64]) -> NDArray[np.float64]:

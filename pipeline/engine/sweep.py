@@ -44,7 +44,8 @@ def sweep_slice(
     members = state.members
     rows, left = _next_rows(state, drift, max_rows)
     vectors = members.vectors[rows]
-    found = writer.kernels.assign(writer.loaded.device, vectors)
+    # with the runner-up: only then does a gap, and so a proof, say all that there is to say
+    found = writer.kernels.assign(writer.loaded.device, vectors, second=True)
     is_moved = is_recounted = found.labels != members.labels[rows]
     weights = None
     if writer.loaded.decay is not None:
@@ -69,9 +70,14 @@ def sweep_slice(
         Tally(n_checked=len(rows)),
     )
     if len(moved):
-        # the runner-up is only needed for an event, and few members make one
-        again = writer.kernels.assign(writer.loaded.device, vectors[moved], second=True)
-        _write(changes, state, writer, rows[moved], again, created_at_ms)
+        assert found.second_distances_squared is not None
+        some = Assignment(
+            found.labels[moved],
+            found.distances_squared[moved],
+            found.gaps[moved],
+            second_distances_squared=found.second_distances_squared[moved],
+        )
+        _write(changes, state, writer, rows[moved], some, created_at_ms)
     return changes
 
 

@@ -16,7 +16,7 @@ threads, launches, batch boundaries, devices or earlier calls.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +39,11 @@ class DevicePolicy:
     """On which device the kernels run, and how much of it they may take."""
 
     kind: str = "auto"
-    """``auto``: a CUDA device where one answers, else the CPU; ``cpu``; ``cuda``."""
+    """``auto``: the CPU, and for large calls a CUDA device where one answers; ``cpu``; ``cuda``."""
     threads: int | None = None
     """Of the CPU twin; None: what the container may use."""
     max_memory_bytes: int | None = None
-    """Of a CUDA device, for one call's points and results; None: half of what is free."""
+    """Of a CUDA device, for models and what one call needs; None: half of what is free."""
 
     def __post_init__(self) -> None:
         if self.kind not in DEVICE_KINDS:
@@ -72,6 +72,18 @@ class Assignment(NamedTuple):
     """(n,) the runner-up, lower label on ties; -1 with a single cluster. On request."""
     second_distances_squared: NDArray[np.float64] | None = None
     """(n,) canonical, to the runner-up; +inf with a single cluster. On request."""
+    margins: NDArray[np.float32] | None = None
+    """(n,) lower bound on the distance to the border of the cell: a point that moves by less keeps
+    its label. Maybe loose, never high; 0 is allowed, +inf with a single cluster. On request."""
+
+
+class Separation(NamedTuple):
+    """How far points are from the clusters, in plain distances (the roots of squared ones)."""
+
+    own: NDArray[np.float64]
+    """(n_rows,) sum over the members of the own cluster; to itself it is 0."""
+    others: NDArray[np.float64]
+    """(n_rows,) least mean over the members of another cluster; +inf with a single cluster."""
 
 
 @dataclass(slots=True, eq=False)
@@ -140,7 +152,7 @@ class Sums:
 
 
 class Kernels(Protocol):
-    """Two array operations are the whole contract of a device."""
+    """Three array operations are the whole contract of a device."""
 
     name: str
     """Of the closed set of the metric label ``kernel``: cpu, avx512, amx, cuda, hybrid."""
@@ -152,8 +164,13 @@ class Kernels(Protocol):
         """
         ...
 
-    def assign(self, model: Any, points: Points, *, second: bool = False) -> Assignment:
-        """Label each of n >= 0 points with its nearest centroid; neither argument is modified."""
+    def assign(
+        self, model: Any, points: Points, *, second: bool = False, margin: bool = False
+    ) -> Assignment:
+        """Label each of n >= 0 points with its nearest centroid; neither argument is modified.
+
+        ``second`` and ``margin`` ask for the fields of `Assignment` that are given on request.
+        """
         ...
 
     def accumulate(
@@ -173,6 +190,89 @@ class Kernels(Protocol):
         not used. Both sides are done also when the labels are equal. Weights, 0 or in 2**-500
         to `MAX_WEIGHT`, belong to sums that are weighted: there both, elsewhere none. ``sums``
         is modified in place.
+        """
+        ...
+
+    def separations(
+        self, points: Points, starts: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> Separation:
+        """How far some of the points are from every cluster, what a silhouette is made of.
+
+        Parameters
+        ----------
+        points : (n_points, n_dims) float32
+            Sorted by cluster.
+        starts : (n_clusters + 1,) int64
+            Rows ``starts[k]`` to ``starts[k + 1]`` are the members of cluster k: one at least.
+        rows : (n_rows,) int64
+            Of which points; in any order.
+
+        Notes
+        -----
+        Distances are good to a relative 2**-20 each, sums are taken in float64: so results may
+        differ between twins, and between calls, in digits that no silhouette shows.
+        """
+        ...
+
+
+class Problems(NamedTuple):
+    """Small fits to be done in one call: their rows, and the numbers that their seeds are drawn by.
+
+    A fit of many starts is as many problems on the same rows.
+    """
+
+    first_rows: NDArray[np.int64]  # (n_problems,)
+    n_rows: NDArray[np.int64]  # (n_problems,)
+    n_clusters: NDArray[np.int64]  # (n_problems,): wanted; 0 only where there are no rows
+    units: NDArray[np.float64]  # (n_problems, 2): of `Sums`: of components, of squares
+    first_seeds: NDArray[np.int64]  # (n_problems,): a row of the problem; -1: by the first number
+    first_numbers: NDArray[np.int64]  # (n_problems,): where in ``numbers`` those of it begin
+    numbers: NDArray[np.float64]  # in [0, 1), in the order of `pipeline.clustering.seeding`
+    n_trials: NDArray[np.int64]  # (max(n_clusters) + 1,): candidates for each of so many seeds
+
+
+class ManyFits(NamedTuple):
+    """What became of `Problems`; a field (rows,) or (clusters,) has them in their order."""
+
+    centroids: Points  # (clusters wanted, n_dims); zeros where there are fewer distinct rows
+    labels: Labels  # (rows,): -1 if there is no cluster
+    distances_squared: NDArray[np.float64]  # (rows,): canonical
+    n_clusters: NDArray[np.int64]  # (n_problems,): as many as there are distinct rows, at most
+    inertias: NDArray[np.float64]  # (n_problems,)
+    n_iterations: NDArray[np.int64]  # (n_problems,)
+    has_converged: NDArray[np.bool_]  # (n_problems,)
+
+
+@runtime_checkable
+class ManyKernels(Protocol):
+    """Small problems by the thousand: what a twin may do beside its contract.
+
+    The bytes are those of one problem after the other through `Kernels`, gaps excepted.
+    """
+
+    def fit_many(
+        self,
+        points: Points,
+        problems: Problems,
+        *,
+        weights: Weights | None,
+        max_iterations: int,
+        tol: float,
+        spherical: bool,
+    ) -> ManyFits:
+        """`pipeline.clustering.kmeans.fit` of each problem."""
+        ...
+
+    def assign_many(
+        self,
+        points: Points,
+        starts: NDArray[np.int64],
+        centroids: Points,
+        centroid_starts: NDArray[np.int64],
+    ) -> Assignment:
+        """`Kernels.assign` of the rows ``starts[p]`` to ``starts[p + 1]`` to the centroids of p.
+
+        A problem with rows has a centroid.
         """
         ...
 

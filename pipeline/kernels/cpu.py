@@ -9,62 +9,68 @@ is compared canonically. What float32 said is never returned but as a bound, rou
 
 from __future__ import annotations
 
-import ctypes
 import os
-import threading
 from pathlib import Path
-from typing import NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cython_blas
 from threadpoolctl import threadpool_limits
 
-from pipeline.kernels.bounds import BoundedModel, bounded
+from pipeline.kernels.bounds import NO_BORDERS, BoundedModel, bounded
+from pipeline.kernels.callers import ONE_CALLER
 from pipeline.kernels.contract import (
     Assignment,
     Labels,
     Points,
+    Separation,
     Sums,
     Weights,
     check_weights,
 )
-from pipeline.kernels.cpu_loops import assign_parallel, assign_share
+from pipeline.kernels.cpu_search import Float32Search
+from pipeline.kernels.cpu_separations import separations
 from pipeline.kernels.cpu_sums import accumulate_parallel, accumulate_serial
+from pipeline.kernels.many import SmallProblems
+from pipeline.kernels.prefix import ROUNDING, basis_for, n_until_prefix, prefixed, some_basis
+from pipeline.kernels.ways import FLOAT32_NS, Choice, Model, Results, Room, Way, comparison_ns
 
-MAX_TILE = 256  # records; more leave the cache, fewer starve the product
-MIN_TILE = 64  # unless there are fewer: below it the product loses more than sharing gains
-MAX_TILE_SCORES = 2**17  # 512 KiB of float32 beside the points: half a common L2
 CANONICAL = 10  # scores that one canonical distance costs
-SERIAL_ROWS = 2**16  # n·d of rows to sum, and
-SERIAL_WORK = (
-    2**23
-)  # n·K·d of rows to label, below which waking the threads costs more than they save
+MAX_SCRATCH = 2**23  # float32 of all threads: half of what a call may add in memory
+SERIAL_ROWS = 2**18  # n·d of rows to sum, and
+SERIAL_WORK = 2**23  # n·K·d of rows to label, below which waking threads costs more than it saves
 
 _Scale = float | NDArray[np.float64]
 _Scales = tuple[_Scale, _Scale]  # of components and of squared norms: `cpu_sums.scale_of`
 
-_ONE_CALLER = threading.Lock()  # the thread pool of numba aborts the process on a second caller
+
+class CpuModel(Model):
+    """A model of the CPU twins."""
+
+    __slots__ = ("_bounded",)
+
+    def __init__(self, centroids: Points) -> None:
+        super().__init__(centroids.copy())
+        self._bounded: BoundedModel | None = None
+
+    @property
+    def bounded(self) -> BoundedModel:
+        """For a search with float32 operands."""
+        if self._bounded is None:
+            self._bounded = bounded(self.centroids)
+        return self._bounded
 
 
-class _Results(NamedTuple):
-    """Where a call writes."""
-
-    labels: NDArray[np.int32]  # (n_points,)
-    distances: NDArray[np.float64]  # (n_points,)
-    gaps: NDArray[np.float32]  # (n_points,)
-    second_labels: NDArray[np.int32]  # (n_points,), or empty: not asked for
-    second_distances: NDArray[np.float64]  # (n_points,), or empty
-
-
-class CpuKernels:
+class CpuKernels(SmallProblems):
     """The twin that runs everywhere.
 
     Parameters
     ----------
     threads
         At most so many compute; None: what the container may use. Changes no result.
+    prefix
+        So many directions are searched before all others (`pipeline.kernels.prefix`); 0: none;
+        None: as many as pay, once so many records were labelled that it can be told.
 
     Notes
     -----
@@ -75,7 +81,7 @@ class CpuKernels:
 
     name = "cpu"
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, *, prefix: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}, but must be at least 1")
         # before its library is loaded: waiting threads shall sleep, not spin (5 times the CPU time)
@@ -83,34 +89,39 @@ class CpuKernels:
         threadpool_limits(1, user_api="blas")
         most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set at import
         self.threads: int = min(threads or available_cores(), most)
+        self._prefix = prefix
         self._scratch = np.empty(0, np.float32)
+        self._taken, self._compared = np.zeros(1, np.int64), np.zeros(self.threads, np.int64)
         self._warm_up()
 
-    def load(self, centroids: Points) -> BoundedModel:
+    def load(self, centroids: Points) -> CpuModel:
         """See `pipeline.kernels.contract.Kernels.load`."""
         _check(centroids, "centroids")
         assert centroids.shape[0] >= 1
         assert centroids.shape[1] >= 1
-        return bounded(centroids)
+        model = CpuModel(centroids)
+        self._prepare(model)
+        _ = model.choice(second=False, margin=False).way.search  # made here, not in a stream
+        return model
 
-    def assign(self, model: BoundedModel, points: Points, *, second: bool = False) -> Assignment:
+    def assign(
+        self, model: CpuModel, points: Points, *, second: bool = False, margin: bool = False
+    ) -> Assignment:
         """See `pipeline.kernels.contract.Kernels.assign`."""
         _check(points, "points")
         n_points, n_dims = points.shape
-        n_clusters = len(model.centroids)
-        assert n_dims == model.centroids.shape[1], f"{n_dims} dimensions"
-        n_seconds = n_points if second else 0
-        results = _Results(
-            np.empty(n_points, np.int32),
-            np.empty(n_points, np.float64),
-            np.empty(n_points, np.float32),
-            np.empty(n_seconds, np.int32),
-            np.empty(n_seconds, np.float64),
+        assert n_dims == model.n_dims, f"{n_dims} dimensions"
+        results = Results.empty(n_points, second=second, margin=margin)
+        with ONE_CALLER:
+            self._search(model, points, results, second=second, margin=margin)
+        return Assignment(
+            results.labels,
+            results.distances,
+            results.gaps,
+            results.second_labels if second else None,
+            results.second_distances if second else None,
+            results.margins if margin else None,
         )
-        if n_points:
-            work = n_points * (n_clusters + CANONICAL) * n_dims
-            self._assign(model, points, results, self.threads if work > SERIAL_WORK else 1)
-        return Assignment(*results) if second else Assignment(*results[:3])
 
     def accumulate(
         self,
@@ -144,21 +155,92 @@ class CpuKernels:
             scales = (weights * scales[0], weights * scales[1])
         self._accumulate(sums, old, old_labels, new, new_labels, scales, threads)
 
-    def _assign(self, model: BoundedModel, points: Points, results: _Results, threads: int) -> None:
+    def separations(
+        self, points: Points, starts: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> Separation:
+        """See `pipeline.kernels.contract.Kernels.separations`; compiles when first called."""
+        _check(points, "points")
+        assert starts[0] == 0 and starts[-1] == len(points)
+        assert (np.diff(starts) > 0).all(), "a cluster is empty"
+        return separations(points, starts, rows, self.threads)
+
+    def _prepare(self, model: CpuModel) -> None:
+        """What ways there are to search a model; the first is taken in case of doubt."""
+        n_clusters, n_dims = model.n_clusters, model.n_dims
+
+        def make() -> Float32Search:
+            return Float32Search(model.bounded)
+
+        if not self._prefix:
+            model.ways.append(Way("float32", n_clusters * n_dims * FLOAT32_NS, make))
+        if self._prefix is None:
+            model.n_until_prefix = n_until_prefix(n_clusters, n_dims, FLOAT32_NS)
+        elif self._prefix:
+            self._add_float32_prefix(model, some_basis(model.centroids, self._prefix))
+            if not model.ways:
+                model.ways.append(Way("float32", n_clusters * n_dims * FLOAT32_NS, make))
+
+    def _add_prefix(self, model: CpuModel, points: Points, plain_ns: float) -> None:
+        """A way behind a prefix, if it is worth one on records such as these."""
+        basis = basis_for(
+            model.centroids,
+            points,
+            product_ns=FLOAT32_NS,
+            look_ns=comparison_ns(model.n_dims),
+            plain_ns=plain_ns,
+            rounding=ROUNDING["float32"],
+        )
+        if basis is not None:
+            self._add_float32_prefix(model, basis)
+
+    def _add_float32_prefix(self, model: CpuModel, basis: NDArray[np.float32]) -> None:
+        found = prefixed(model.bounded, basis)
+        if found is not None:
+            n_clusters, n_dims = model.n_clusters, model.n_dims
+            work_ns = len(basis) * (n_clusters + n_dims) * FLOAT32_NS
+            search = Float32Search(*found)
+            model.add(Way("float32 prefix", work_ns, lambda: search, is_prefixed=True))
+
+    def _search(
+        self, model: CpuModel, points: Points, results: Results, *, second: bool, margin: bool
+    ) -> None:
         n_points, n_dims = points.shape
-        n_clusters = len(model.centroids)
-        n_tile = _tile(n_points, n_clusters, threads)
-        n_scratch = threads * n_tile * (n_dims + n_clusters)
-        taken = np.zeros(1, np.int64)
-        where = SGEMM, _address(points), n_points, n_tile, taken
-        with _ONE_CALLER:
-            if self._scratch.size < n_scratch:
-                self._scratch = np.empty(n_scratch, np.float32)
-            if threads > 1:
-                numba.set_num_threads(threads)
-                assign_parallel(*where, threads, model, self._scratch, results)
-            else:
-                assign_share(*where, 0, model, self._scratch, results)
+        choice = model.choice(second=second, margin=margin)
+        start, address = 0, _address(points)
+        while start < n_points:
+            if model.n_until_prefix <= 0.0 and not margin:
+                model.n_until_prefix = np.inf
+                self._add_prefix(model, points[start:], choice.expected_ns(choice.way))
+            n = min(n_points - start, choice.left)
+            part = results if n == n_points else results.part(start, start + n)
+            self._run(model, choice, address + 4 * start * n_dims, n, part, margin=margin)
+            start += n
+
+    def _run(
+        self, model: CpuModel, choice: Choice, address: int, n: int, results: Results, *,
+        margin: bool,
+    ) -> None:  # fmt: skip
+        """Records that are searched in one way."""
+        search = choice.way.search
+        n_clusters, n_dims = model.n_clusters, model.n_dims
+        work = n * (n_clusters + CANONICAL) * n_dims
+        threads = self.threads if work > SERIAL_WORK * search.speed else 1
+        n_tile = search.tile(n, threads)
+        n_scratch = search.n_scratch(n_tile)
+        if n_scratch * threads > MAX_SCRATCH:
+            n_tile = max(1, n_tile * MAX_SCRATCH // (n_scratch * threads))
+            n_scratch = search.n_scratch(n_tile)
+        room = self._room(n_scratch * threads)
+        borders = model.borders() if margin else NO_BORDERS
+        search.run(address, n, n_tile, threads, borders, room, results)
+        model.n_until_prefix -= n
+        choice.learn(n, int(self._compared[0] if threads == 1 else self._compared[:threads].sum()))
+
+    def _room(self, n_scratch: int) -> Room:
+        if self._scratch.size < n_scratch:
+            self._scratch = _aligned(n_scratch)
+        self._taken[0] = 0
+        return Room(self._scratch, self._taken, self._compared)
 
     def _accumulate(
         self,
@@ -170,7 +252,7 @@ class CpuKernels:
         scales: _Scales,
         threads: int,
     ) -> None:
-        with _ONE_CALLER:
+        with ONE_CALLER:
             if threads > 1:
                 numba.set_num_threads(threads)
             (accumulate_parallel if threads > 1 else accumulate_serial)(
@@ -189,14 +271,11 @@ class CpuKernels:
         """No call of a running service shall be the one that compiles."""
         rows, labels = np.zeros((1, 1), np.float32), np.zeros(1, np.int32)
         model, sums = self.load(rows), Sums.zeros(1, 1, max_component=1.0)
-        reals, doubles = np.empty(1, np.float32), np.empty(1, np.float64)
+        results = Results.empty(1, second=True, margin=True)
         for threads in {1, self.threads}:
-            self._assign(
-                model,
-                rows,
-                _Results(labels.copy(), doubles, reals, labels.copy(), doubles),
-                threads,
-            )
+            search = Float32Search(model.bounded)
+            room = self._room(threads * search.n_scratch(1))
+            search.run(_address(rows), 1, 1, threads, NO_BORDERS, room, results)
             for scales in (1.0, 1.0), (np.ones((2, 1)), np.ones((2, 1))):
                 self._accumulate(sums, rows, labels, rows, labels, scales, threads)
 
@@ -238,24 +317,8 @@ def _address(points: Points) -> int:
     return int(points.__array_interface__["data"][0])
 
 
-def _tile(n_points: int, n_clusters: int, threads: int) -> int:
-    """How many records are scored at once: within a cache, and two tiles a thread if they pay."""
-    share = -(-n_points // threads)
-    cached = max(32, MAX_TILE_SCORES // n_clusters // 16 * 16)
-    return max(1, min(MAX_TILE, cached, share, max(MIN_TILE, -(-share // 2))))
-
-
-def _pointer_of_sgemm() -> int:
-    """SciPy's BLAS, the one in whose build we are sure of 32-bit integers and of a version."""
-    capsule = cython_blas.__pyx_capi__["sgemm"]
-    get_name = ctypes.pythonapi.PyCapsule_GetName
-    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    get_pointer.restype = ctypes.c_void_p
-    get_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    name = get_name(capsule)
-    assert b"char *, char *, int *, int *, int *" in name, f"sgemm is {name!r}"
-    return int(get_pointer(capsule, name))
-
-
-SGEMM = _pointer_of_sgemm()
+def _aligned(n: int) -> NDArray[np.float32]:
+    """Room for n float32 that begins where a line of the cache does."""
+    room = np.empty(n + 16, np.float32)
+    start = -room.ctypes.data % 64 // 4
+    return room[start : start + n]

@@ -41,17 +41,23 @@ def _accumulate_stripe(
     last,
     sums,  #        INOUT  (n_clusters, n_dims)  int64
 ):
-    """Dimensions first to last of every row: no two threads meet in one word."""
+    """Dimensions first to last of every row: no two threads meet in one word.
+
+    The loops run over slices, from 0: an index that might be negative is not vectorised, and takes
+    five times as long.
+    """
     for i in range(old_labels.size):
         was, now = old_labels[i], new_labels[i]
         if was >= 0:
             scale = scale_of(per_unit, 0, i)
-            for j in range(first, last):
-                sums[was, j] -= np.int64(np.rint(np.float64(old[i, j]) * scale))
+            row, total = old[i, first:last], sums[was, first:last]
+            for j in range(total.size):
+                total[j] -= np.int64(np.rint(np.float64(row[j]) * scale))
         if now >= 0:
             scale = scale_of(per_unit, 1, i)
-            for j in range(first, last):
-                sums[now, j] += np.int64(np.rint(np.float64(new[i, j]) * scale))
+            row, total = new[i, first:last], sums[now, first:last]
+            for j in range(total.size):
+                total[j] += np.int64(np.rint(np.float64(row[j]) * scale))
 
 
 @compiled()

@@ -45,7 +45,7 @@ def _synchronise():
 
 
 @cuda.jit(device=True)
-def _folded(sums, lanes):
+def folded(sums, lanes):
     """Canonical fold of the running sums of all threads; every thread gets the total."""
     thread = cuda.threadIdx.x
     for own in range(OWN_LANES):
@@ -74,7 +74,7 @@ def _canonical(x, i, c, k, lanes):
                 gap -= float64(c[k, j])
             total = _add(total, _times(gap, gap))
         sums[own] = total
-    return _folded(sums, lanes)
+    return folded(sums, lanes)
 
 
 @cuda.jit(device=True)
@@ -104,10 +104,49 @@ def centre_points(
             z[i, j] = float32(gap)
             total += gap * gap
         sums[own] = total
-    total = _folded(sums, lanes)
+    total = folded(sums, lanes)
     if cuda.threadIdx.x == 0:
         lengths_squared[i] = total
         slopes[i] = float32((slope * total**0.5 * LENGTHEN + tilt) * LENGTHEN)
+
+
+@cuda.jit(device=True)
+def score_tile(
+    z,  #        IN   (n_points, n_dims)    float32
+    centred,  #  IN   (n_clusters, n_dims)  float32
+    start,
+    k_start,
+    xs,  #       scratch (DEPTH, TILE) float32, shared
+    cs,  #       scratch (DEPTH, TILE) float32, shared
+    scores,  #   OUT  (OWN, OWN)            float32: z·w, of this thread
+):
+    """A block multiplies TILE points by TILE centroids; rows past the end count as zeros."""
+    thread = cuda.threadIdx.x
+    column, row = thread % SIDE, thread // SIDE
+    n_points, n_dims = z.shape
+    n_clusters = centred.shape[0]
+    for a in range(OWN):
+        for b in range(OWN):
+            scores[a, b] = float32(0.0)
+    for j_start in range(0, n_dims, DEPTH):
+        for place_in_tile in range(thread, TILE * DEPTH, SIDE * SIDE):
+            r, j = place_in_tile // DEPTH, place_in_tile % DEPTH
+            x = float32(0.0)
+            c = float32(0.0)
+            if j_start + j < n_dims:
+                if start + r < n_points:
+                    x = z[start + r, j_start + j]
+                if k_start + r < n_clusters:
+                    c = centred[k_start + r, j_start + j]
+            xs[j, r] = x
+            cs[j, r] = c
+        cuda.syncthreads()
+        for j in range(DEPTH):
+            for a in range(OWN):
+                x = xs[j, row * OWN + a]
+                for b in range(OWN):
+                    scores[a, b] += x * cs[j, column * OWN + b]
+        cuda.syncthreads()
 
 
 @cuda.jit
@@ -130,7 +169,7 @@ def nearest_by_bound(
     first = cuda.local.array(OWN, float32)
     second = cuda.local.array(OWN, float32)
     place = cuda.local.array(OWN, int32)
-    n_points, n_dims = z.shape
+    n_points = z.shape[0]
     n_clusters = centred.shape[0]
     thread = cuda.threadIdx.x
     column, row = thread % SIDE, thread // SIDE
@@ -141,28 +180,7 @@ def nearest_by_bound(
         second[a] = infinity
         place[a] = 0
     for k_start in range(0, n_clusters, TILE):
-        for a in range(OWN):
-            for b in range(OWN):
-                scores[a, b] = float32(0.0)
-        for j_start in range(0, n_dims, DEPTH):
-            for place_in_tile in range(thread, TILE * DEPTH, SIDE * SIDE):
-                r, j = place_in_tile // DEPTH, place_in_tile % DEPTH
-                x = float32(0.0)
-                c = float32(0.0)
-                if j_start + j < n_dims:
-                    if start + r < n_points:
-                        x = z[start + r, j_start + j]
-                    if k_start + r < n_clusters:
-                        c = centred[k_start + r, j_start + j]
-                xs[j, r] = x
-                cs[j, r] = c
-            cuda.syncthreads()
-            for j in range(DEPTH):
-                for a in range(OWN):
-                    x = xs[j, row * OWN + a]
-                    for b in range(OWN):
-                        scores[a, b] += x * cs[j, column * OWN + b]
-            cuda.syncthreads()
+        score_tile(z, centred, start, k_start, xs, cs, scores)
         for b in range(OWN):
             k = k_start + column * OWN + b
             if k < n_clusters:
@@ -200,11 +218,12 @@ def nearest_by_bound(
 @cuda.jit
 def decide(
     points,  #            IN   (n_points, n_dims)    float32
-    z,  #                 IN   (n_points, n_dims)    float32
+    middle,  #            IN   (n_dims,)             float32
     lengths_squared,  #   IN   (n_points,)           float64
     slopes,  #            IN   (n_points,)           float32
     proposed,  #          IN   (n_points,)           int32
-    next_least,  #        IN   (n_points,)           float32
+    next_least,  #        IN   (n_points,)           float32, times
+    unit,
     centroids,  #         IN   (n_clusters, n_dims)  float32
     centred,  #           IN   (n_clusters, n_dims)  float32
     floors,  #            IN   (n_clusters,)         float32
@@ -216,6 +235,7 @@ def decide(
     gaps,  #              OUT  (n_points,)           float32
     second_labels,  #     OUT  (n_points,)           int32
     second_distances,  #  OUT  (n_points,)           float64
+    n_doubtful,  #        INOUT  (1,)                int32: so many were left open
 ):
     """One warp decides one point; all its threads go the same way."""
     lanes = cuda.shared.array(LANES, float64)
@@ -232,8 +252,10 @@ def decide(
     best = _canonical(points, i, centroids, label, lanes)
     second_label = -1
     second = np.inf
-    rest = float64(next_least[i])  # the least bound of the centroids that are not compared
+    rest = float64(next_least[i]) * unit  # the least bound of the centroids that are not compared
     if with_second or not is_bounded or rest <= _limit(best, shift, relative):
+        if cuda.threadIdx.x == 0 and not with_second:
+            cuda.atomic.add(n_doubtful, 0, 1)
         rest = np.inf
         limit = np.inf if with_second else _limit(best, shift, relative)
         for k in range(n_clusters):
@@ -243,9 +265,10 @@ def decide(
                 for own in range(OWN_LANES):
                     dot = 0.0
                     for j in range(cuda.threadIdx.x + own * THREADS, n_dims, LANES):
-                        dot += float64(z[i, j]) * float64(centred[k, j])
+                        z = float32(float64(points[i, j]) - float64(middle[j]))
+                        dot += float64(z) * float64(centred[k, j])
                     dots[own] = dot
-                score = float32(-2.0 * _folded(dots, lanes))
+                score = float32(-2.0 * folded(dots, lanes))
                 bound = float64(floors[k] + score - slopes[i] * reaches[k])
                 if bound > limit:
                     rest = min(rest, bound)

@@ -16,6 +16,7 @@ from pipeline.engine.cluster_engine import ClusterEngine
 from pipeline.engine.setting import EngineSettings
 from pipeline.errors import ConfigError
 from pipeline.kernels.contract import Kernels
+from pipeline.kernels.devices import device_name
 from pipeline.services.assigner import Assigner
 from pipeline.services.lifecycle import require_topics, serve
 from pipeline.services.reclusterer import Reclusterer, ReclustererSettings
@@ -216,6 +217,8 @@ def _telling(service: str, config: Config, kernels: Kernels) -> Iterator[tuple[M
             f"({error.strerror}); 0 takes a free one"
         ) from error
     with server:
+        name = device_name(kernels)
+        metrics.gauge("eddy_device_info", kernel=kernels.name, name=name).set(1)
         get_logger().info("service_started", device=kernels.name, metrics_port=server.port)
         yield metrics, health
 

@@ -34,6 +34,7 @@ class Open(StrEnum):
     PARTITION = "a partition of the input"
     CODE = "a name of librdkafka, 32 at most, then `other`"
     BUILD = "one value for the life of a process"
+    DEVICE = "the name of a processor or a card, one for the life of a process"
 
 
 MAX_CODES: Final = 32
@@ -93,6 +94,13 @@ _ROWS: Final = (
         "What runs; always 1.",
         _ALL,
         {"version": Open.BUILD, "revision": Open.BUILD},
+    ),
+    Metric(
+        "eddy_device_info",
+        Kind.GAUGE,
+        "Which kernels compute, and on what; always 1.",
+        _ALL,
+        {"kernel": KERNELS, "name": Open.DEVICE},
     ),
     Metric(
         "eddy_threshold",

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from pipeline.cli.doctor import _bounds, _satisfies
+from pipeline.kernels.devices import processor_name
 from pipeline.messages.vectors import encode_vector
 from tests.cli.console import TOPICS, Console
 
@@ -26,6 +27,14 @@ def test_people_see_a_mark_a_name_and_a_sentence(eddy_with_topics: Console):
     assert eddy_with_topics("doctor") == 0
 
     assert all(line.startswith("ok    ") for line in eddy_with_topics.out.splitlines())
+
+
+def test_it_says_which_kernels_compute_on_what_and_why(eddy_with_topics: Console):
+    assert eddy_with_topics("doctor", "--json", "--set", "device.kind=cpu") == 0
+
+    (line,) = [line for line in eddy_with_topics.lines if line["check"] == "device"]
+    assert f"kernels cpu (device.kind cpu) on {processor_name()}, " in line["text"]
+    assert line["text"].endswith("no CUDA device looked for")
 
 
 def test_without_a_broker_the_rest_is_told_all_the_same(eddy: Console):

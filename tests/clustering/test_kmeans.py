@@ -16,9 +16,8 @@ from pipeline.clustering.kmeans import (
     centroids_of,
     fit,
     inertia,
-    n_distinct,
-    seeds,
 )
+from pipeline.clustering.seeding import n_distinct, seeds
 from pipeline.errors import ConfigError
 from pipeline.kernels.cpu import CpuKernels
 from tests import naive
@@ -190,8 +189,8 @@ def test_distinct_points_are_counted():
 
 
 def test_seeds_are_distinct_points_even_if_the_sample_repeats_one(monkeypatch):
-    monkeypatch.setattr("pipeline.clustering.kmeans.MIN_SEED_POINTS", 1)
-    monkeypatch.setattr("pipeline.clustering.kmeans.SEED_POINTS_PER_CLUSTER", 1)
+    monkeypatch.setattr("pipeline.clustering.seeding.MIN_SEED_POINTS", 1)
+    monkeypatch.setattr("pipeline.clustering.seeding.SEED_POINTS_PER_CLUSTER", 1)
     points = np.concatenate([np.ones((500, 2), np.float32), blobs(n=4, d=2)])
 
     chosen = seeds(points, 5, kernels=KERNELS, seed=0)

@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.kernels.contract import Assignment, Sums
+from pipeline.kernels.contract import Sums
 from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu_search import Float32Search
 from tests import naive
 from tests.kernels.cases import (
     CASES,
     SIMULATED,
+    duplicated_centroids,
+    heavy_tails,
     near_ties,
     near_ties_far_out,
     normal,
@@ -31,7 +34,7 @@ def wrong(kernels, points, centroids):
     labels, distances, second_labels, second_distances = naive.assign(points, centroids)
     model = kernels.load(centroids)
     found = kernels.assign(model, points)
-    asked = kernels.assign(model, points, second=True)
+    asked = kernels.assign(model, points, second=True, margin=True)
     broken = set()
     for result in (found, asked):
         if result.labels.tolist() != labels:
@@ -42,12 +45,15 @@ def wrong(kernels, points, centroids):
         if not all(0.0 <= low <= gap for low, gap in zip(result.gaps.tolist(), gaps, strict=True)):
             broken.add("gaps")
         types = [a.dtype for a in result if a is not None]
-        if types != [np.int32, np.float64, np.float32, np.int32, np.float64][: len(types)]:
+        if types != [np.int32, np.float64, np.float32] * (1 if result is found else 2):
             broken.add("types")
     if asked.second_labels.tolist() != second_labels:
         broken.add("second labels")
     if asked.second_distances_squared.tolist() != second_distances:
         broken.add("second distances")
+    rows = zip(asked.margins.tolist(), points, labels, strict=True)
+    if not all(naive.is_margin(low, x, centroids, label) for low, x, label in rows):
+        broken.add("margins")
     return broken
 
 
@@ -88,23 +94,69 @@ def test_a_gap_is_infinite_with_one_cluster(twin):
     assert np.isposinf(found.second_distances_squared).all()
 
 
+def worth(twin):
+    """How much of the truth a bound should have; behind a forced prefix it need not be good."""
+    return 0.1 if getattr(twin, "_prefix", None) else 0.7
+
+
 def test_gaps_are_worth_something(twin):
     points, centroids = plain(n=40, d=64, k=9)
     _, distances, _, second_distances = naive.assign(points, centroids)
-
-    gaps = twin.assign(twin.load(centroids), points).gaps
-
+    model = twin.load(centroids)
     true = np.array(second_distances) - distances
-    assert (gaps >= 0.9 * true - 1e-3).all()
+
+    assert (twin.assign(model, points, second=True).gaps >= 0.9 * true - 1e-3).all()
+    assert twin.assign(model, points).gaps.mean() >= worth(twin) * true.mean()
 
 
-def test_assign_does_not_ask_for_more_than_it_was_told(twin):
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize("margin", [False, True])
+def test_assign_gives_what_it_is_asked_for(twin, second, margin):
     points, centroids = plain()
 
-    found = twin.assign(twin.load(centroids), points)
+    found = twin.assign(twin.load(centroids), points, second=second, margin=margin)
 
-    assert found.second_labels is None
-    assert found.second_distances_squared is None
+    assert (found.second_labels is not None) == second
+    assert (found.second_distances_squared is not None) == second
+    assert (found.margins is not None) == margin
+
+
+def test_margins_are_worth_something(twin):
+    points, centroids = plain(n=40, d=64, k=9)
+
+    found = twin.assign(twin.load(centroids), points, margin=True)
+
+    own = centroids[found.labels].astype(np.float64)
+    between = np.linalg.norm(centroids - own[:, None], axis=2)
+    squares = np.square(points[:, None].astype(np.float64) - centroids).sum(axis=2)
+    gaps = squares - found.distances_squared[:, None]
+    true = np.where(between > 0.0, gaps, np.inf) / np.where(between > 0.0, 2.0 * between, 1.0)
+    assert found.margins.mean() >= worth(twin) * true.min(axis=1).mean()
+
+
+def test_a_margin_is_infinite_with_one_cluster(twin):
+    points, centroids = plain(k=1)
+
+    found = twin.assign(twin.load(centroids), points, margin=True)
+
+    assert np.isposinf(found.margins).all()
+
+
+@pytest.mark.parametrize("case", [plain, near_ties, one_gap, duplicated_centroids, heavy_tails])
+def test_a_point_that_moves_by_less_than_its_margin_keeps_its_label(twin, case):
+    points, centroids = case()
+    model = twin.load(centroids)
+    found = twin.assign(model, points, margin=True)
+    assert found.margins.max() > 0.0
+
+    for other in range(len(centroids)):
+        ways = centroids[other].astype(np.float64) - centroids[found.labels]
+        lengths = np.maximum(np.linalg.norm(ways, axis=1, keepdims=True), 1e-30)
+        moved = (points + ways / lengths * (0.99999 * found.margins[:, None])).astype(np.float32)
+        moves = np.linalg.norm(moved.astype(np.float64) - points, axis=1)
+        within = moves < found.margins  # rounding to float32 may have taken it too far
+        assert (naive.assign(moved, centroids)[0] == found.labels)[within].all()
+        assert twin.assign(model, moved).labels[within].tolist() == found.labels[within].tolist()
 
 
 def test_arguments_are_left_alone(twin):
@@ -221,11 +273,11 @@ def test_the_row_of_a_missing_side_is_not_read(twin):
 class TrustsFloat32(CpuKernels):
     """Takes the label from a float32 product."""
 
-    def assign(self, model, points, *, second=False):
-        found = super().assign(model, points, second=True)
-        scores = np.square(model.centroids).sum(axis=1) - 2 * points @ model.centroids.T
-        labels = scores.argmin(axis=1).astype(np.int32)
-        return Assignment(labels, *found[1:])
+    def assign(self, model, points, **asked):
+        found = super().assign(model, points, **asked)
+        centroids = model.centroids
+        scores = np.square(centroids).sum(axis=1) - 2 * points @ centroids.T
+        return found._replace(labels=scores.argmin(axis=1).astype(np.int32))
 
 
 class KnowsNoRounding(CpuKernels):
@@ -233,15 +285,27 @@ class KnowsNoRounding(CpuKernels):
 
     def load(self, centroids):
         model = super().load(centroids)
-        squares = np.square(model.centred.astype(np.float64)).sum(axis=1).astype(np.float32)
-        return model._replace(floors=squares, reaches=np.zeros_like(model.reaches))
+        exact = model.bounded
+        squares = np.square(exact.centred.astype(np.float64)).sum(axis=1).astype(np.float32)
+        bare = exact._replace(floors=squares, reaches=np.zeros_like(exact.reaches))
+        model.ways[0]._search = Float32Search(bare)
+        return model
 
 
 class RoundsGapsToNearest(CpuKernels):
-    def assign(self, model, points, *, second=False):
-        found = super().assign(model, points, second=True)
+    def assign(self, model, points, *, second=False, margin=False):
+        found = super().assign(model, points, second=True, margin=margin)
         gaps = found.second_distances_squared - found.distances_squared
         return found._replace(gaps=gaps.astype(np.float32))
+
+
+class TakesTheGapForTheMargin(CpuKernels):
+    """Half the difference of the distances: what a border would be if centroids were that near."""
+
+    def assign(self, model, points, *, second=False, margin=False):
+        found = super().assign(model, points, second=True, margin=True)
+        near, far = found.distances_squared**0.5, found.second_distances_squared**0.5
+        return found._replace(margins=((far - near) * 0.51).astype(np.float32))
 
 
 HARD = [
@@ -255,7 +319,12 @@ HARD = [
 
 @pytest.mark.parametrize(
     ("control", "what"),
-    [(TrustsFloat32, "labels"), (KnowsNoRounding, "labels"), (RoundsGapsToNearest, "gaps")],
+    [
+        (TrustsFloat32, "labels"),
+        (KnowsNoRounding, "labels"),
+        (RoundsGapsToNearest, "gaps"),
+        (TakesTheGapForTheMargin, "margins"),
+    ],
 )
 def test_controls_are_caught(control, what):
     found = set(itertools.chain(*(wrong(control(), *case()) for case in HARD)))

@@ -13,6 +13,7 @@ from pipeline.kernels.contract import DevicePolicy, Sums
 from pipeline.kernels.cpu import CpuKernels
 from pipeline.kernels.cpu_loops import assign_parallel, assign_share
 from pipeline.kernels.cpu_sums import accumulate_parallel, accumulate_serial
+from pipeline.kernels.features import has_avx512_vnni
 from tests.kernels.cases import normal
 from tests.kernels.test_contract import wrong
 
@@ -162,5 +163,7 @@ def test_device_policy_refuses_what_cannot_be_obeyed(given):
         DevicePolicy(**given)
 
 
-def test_cpu_is_chosen_by_name():
-    assert make_kernels(DevicePolicy(kind="cpu", threads=1)).name == "cpu"
+def test_a_processor_has_the_twin_that_it_can_run():
+    expected = "avx512" if has_avx512_vnni() else "cpu"
+
+    assert make_kernels(DevicePolicy(kind="cpu", threads=1)).name == expected
