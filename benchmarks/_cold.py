@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from pipeline.clustering.silhouette import silhouette
 
 from pipeline.clustering.kmeans import fit
+from pipeline.clustering.silhouette import silhouette
 from pipeline.kernels.choose import make_kernels
 from pipeline.kernels.contract import DevicePolicy
 

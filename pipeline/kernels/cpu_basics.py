@@ -36,13 +36,29 @@ def compiler(*modules: ModuleType) -> Callable[..., Any]:
             except RuntimeError:  # neither the package's folder nor the user's can be written
                 return njit(nogil=True, **options)(function)
             index = getattr(getattr(kept, "_cache", None), "_cache_file", None)
-            if modules and hasattr(index, "_source_stamp"):
+            if hasattr(index, "_source_stamp") and hasattr(index, "_load_index"):
                 index._source_stamp = (index._source_stamp, *map(_digest, modules))
+                index._load_index = _forgiving(index._load_index)
             return kept
 
         return decorate
 
     return compiled
+
+
+def _forgiving(load: Callable[[], Any]) -> Callable[[], Any]:
+    """An index that names a class which is no more, as after an upgrade, is as good as none.
+
+    numba reads the types in it before it looks whether the file is fresh.
+    """
+
+    def forgiving() -> Any:
+        try:
+            return load()
+        except (AttributeError, ImportError):
+            return {}
+
+    return forgiving
 
 
 def _digest(module: ModuleType) -> bytes:

@@ -1,0 +1,43 @@
+"""How compiled code is kept on disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODULE = """
+from typing import NamedTuple
+from pipeline.kernels.cpu_basics import compiler
+
+class {name}(NamedTuple):
+    x: int
+
+@compiler()()
+def twice(pair):
+    return 2 * pair.x
+
+print(twice({name}(21)))
+"""
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_an_index_that_names_a_class_which_is_gone_is_as_good_as_none(tmp_path, guarded):
+    text = MODULE if guarded else MODULE.replace(
+        "@compiler()()", "from numba import njit\n\n@njit(cache=True)"
+    )  # fmt: skip
+
+    def run(name):
+        (tmp_path / "kept.py").write_text(text.format(name=name))
+        return subprocess.run(
+            [sys.executable, "-c", "import kept"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+            env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}", "PATH": ""},
+        )  # fmt: skip
+
+    assert run("Before").stdout == "42\n"
+    after = run("After")
+
+    assert (after.stdout == "42\n") == guarded, after.stderr
