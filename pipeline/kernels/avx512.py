@@ -59,7 +59,7 @@ class PackedSearch:
             numba.set_num_threads(threads)
             assign_parallel(address, n_points, n_tile, threads, *model)
         else:
-            assign_share(address, n_points, n_tile, 0, *model)
+            assign_share(address, n_points, n_tile, 0, 1, *model)
 
 
 class Avx512Kernels(CpuKernels):
@@ -81,6 +81,7 @@ class Avx512Kernels(CpuKernels):
     """
 
     name = "avx512"
+    _new_search: type[PackedSearch] = PackedSearch
 
     def __init__(
         self, threads: int | None = None, *, operands: str | None = None, prefix: int | None = None
@@ -92,8 +93,6 @@ class Avx512Kernels(CpuKernels):
         }
         self._has_float32 = operands in (None, "float32")
         super().__init__(threads, prefix=prefix)
-
-    _new_search: type[PackedSearch] = PackedSearch
 
     @staticmethod
     def _is_possible() -> bool:
@@ -147,9 +146,7 @@ class Avx512Kernels(CpuKernels):
         if self._has_float32:
             super()._add_prefix(model, points, plain_ns)
 
-    def _add_packed_prefix(
-        self, model: CpuModel, name: str, basis: NDArray[np.float32]
-    ) -> None:  # fmt: skip
+    def _add_packed_prefix(self, model: CpuModel, name: str, basis: NDArray[np.float32]) -> None:
         packed = pack(model.centroids, self._kinds[name], basis)
         if packed is not None:
             work_ns = packed[1].n_rotated * (model.n_clusters + model.n_dims) * PRODUCT_NS[name]

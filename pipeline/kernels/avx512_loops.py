@@ -235,9 +235,8 @@ def _rotated(
     loss = 4.0 * UNIT * _length(square, n_dims) + packed.rotation_gamma * length + LEAST
     shortest = max(0.0, np.sqrt(np.float64(square) * (1.0 - _chain_error(n_dims))) - loss)
     tail = np.sqrt(max(0.0, length * length - shortest * shortest / packed.stretch))
-    scale, rest, square, start = convert(
-        panels, y, n_dims // BLOCK, top, y
-    )  # never ahead of reading
+    # in place: what is written is never ahead of what is read
+    scale, rest, square, start = convert(panels, y, n_dims // BLOCK, top, y)
     error = _length(rest, n_dims) + loss
     return scale, start, error, _length(square, n_dims), tail * (1.0 + UNIT) + LEAST
 
@@ -331,31 +330,31 @@ def _closer(i, packed, lines):
 
 @compiled()
 def _assign_tile(
-    x,
+    address,
     start,
-    n,
-    ahead,  #    address of the records of the next tile, which are fetched meanwhile
-    n_ahead,
+    n_points,
+    ahead,  #    of the record with which this thread goes on, most likely
     panels,  #   IN   Panels
     packed,  #   IN   Packed
     borders,  #  IN   Borders
     owned,  #    scratch Lines
     results,  #  OUT  Results
 ):
-    """Label records start to start + n, the first at address x; how many were compared."""
+    """Label a tile of the records at an address, from ``start`` on; how many were compared."""
     lines = Lines(*unowned(owned))
     n_clusters, n_dims = packed.centroids.shape
-    c, stride = packed.centroids.ctypes.data, 4 * n_dims
+    c, stride, n_tile = packed.centroids.ctypes.data, 4 * n_dims, lines.scores.shape[0]
+    x, n = address + start * stride, min(n_tile, n_points - start)
     if n_clusters == 1:
         for i in range(n):
             write_alone(start + i, x + i * stride, c, n_dims, results)
         return n
     _make_operands(x, n, panels, packed, lines)
-    n_rotated, n_padded = packed.n_rotated, packed.tables.shape[1]
-    row_bytes, layer = lines.q.shape[1], 1 if n_rotated else 0
-    rows, row_bytes = (
-        (lines.y.ctypes.data, 4 * n_rotated) if n_rotated else (lines.q.ctypes.data, row_bytes)
-    )
+    n_padded = packed.tables.shape[1]
+    if packed.n_rotated:
+        layer, rows, row_bytes = 1, lines.y.ctypes.data, 4 * packed.n_rotated
+    else:
+        layer, rows, row_bytes = 0, lines.q.ctypes.data, lines.q.shape[1]
     multiply(
         panels, rows, row_bytes, n, panels.words.ctypes.data, n_padded // 16, packed.n_groups,
         lines.scores.ctypes.data, 4 * n_padded, lines.starts[layer].ctypes.data,
@@ -365,8 +364,8 @@ def _assign_tile(
     for i in range(n):
         row = lines.scores[i]
         label, shift = _bounds_of(i, panels, packed, lines)
-        if i < n_ahead:
-            prefetch(ahead + i * stride, stride)
+        if ahead + i < n_points:
+            prefetch(address + (ahead + i) * stride, stride)
         decided = decide(
             x + i * stride, c, n_dims, label, shift, row, lines.found, lines.lowers,
             _closer(i, packed, lines), with_second, with_margin,
@@ -378,7 +377,7 @@ def _assign_tile(
 
 
 @compiled()
-def assign_share(address, n_points, n_tile, share, panels, packed, borders, room, results):
+def assign_share(address, n_points, n_tile, share, threads, panels, packed, borders, room, results):
     """Label tiles until all are taken: a thread that gets no core leaves them to the others.
 
     The last four are plain tuples: one with names costs half a microsecond of every call.
@@ -386,7 +385,7 @@ def assign_share(address, n_points, n_tile, share, panels, packed, borders, room
     own_panels, own = unowned(panels), Packed(*unowned(packed))
     own_borders, own_results = Borders(*unowned(borders)), Results(*unowned(results))
     scratch, taken, compared = unowned(room)
-    n_dims, n_padded_dims = own.centroids.shape[1], own.middle.size
+    n_padded_dims = own.middle.size
     n_padded, row_words, n_rotated = own.tables.shape[1], own.row_bytes // 4, own.n_rotated
     size = n_tile * (row_words + n_rotated + n_padded) + 2 * n_padded_dims
     size = -(-size // 16) * 16
@@ -409,14 +408,12 @@ def assign_share(address, n_points, n_tile, share, panels, packed, borders, room
     n_compared = 0
     start = take(taken.ctypes.data) * n_tile
     while start < n_points:
-        n = min(n_tile, n_points - start)
-        x = address + 4 * start * n_dims
-        after = take(taken.ctypes.data) * n_tile
-        ahead, n_ahead = address + 4 * after * n_dims, max(0, min(n_tile, n_points - after))
+        # to take the next tile now, so as to be sure of it, would keep it from the others
+        ahead = start + threads * n_tile
         n_compared += _assign_tile(
-            x, start, n, ahead, n_ahead, own_panels, own, own_borders, lines, own_results
+            address, start, n_points, ahead, own_panels, own, own_borders, lines, own_results
         )
-        start = after
+        start = take(taken.ctypes.data) * n_tile
     compared[share] = n_compared
 
 
@@ -424,4 +421,6 @@ def assign_share(address, n_points, n_tile, share, panels, packed, borders, room
 def assign_parallel(address, n_points, n_tile, threads, panels, packed, borders, room, results):
     """`assign_share` on each thread."""
     for share in prange(threads):
-        assign_share(address, n_points, n_tile, share, panels, packed, borders, room, results)
+        assign_share(
+            address, n_points, n_tile, share, threads, panels, packed, borders, room, results
+        )
