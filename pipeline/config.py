@@ -32,11 +32,12 @@ from pipeline.clustering.schedule import ReclusterPolicy
 from pipeline.errors import ConfigError, UsageError
 from pipeline.kernels.contract import DevicePolicy
 from pipeline.messages.policy import EmbeddingPolicy, EventPolicy, LimitPolicy
+from pipeline.state.policy import StatePolicy
 from pipeline.streams.topics import TopicPolicy
 from pipeline.telemetry.policy import TelemetryPolicy
 
 PREFIX: Final = "EDDY_"
-NOT_YET_SECTIONS: Final = ("server", "state")
+NOT_YET_SECTIONS: Final = ("server",)
 """Read and checked, but nothing obeys them yet: the form of the file is public, so it is whole
 from the start."""
 
@@ -44,19 +45,6 @@ SECRET: Final = re.compile(r"password|secret|key\.pem|token|oauthbearer\.config"
 _NO_OPTION: Final = re.compile(r"EDDY_CONFIG$|EDDY_TEST_")
 _STRICT: Final = ConfigDict(strict=True, allow_inf_nan=False)
 _BROKERS_NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
-
-
-@dataclass(frozen=True, slots=True)
-class StatePolicy:
-    """A copy of the state on disk makes restarts fast; the topics stay the truth."""
-
-    directory: str | None = None
-    """Where the copies are kept; null: nowhere."""
-    snapshot_interval_s: float = 300.0
-    """Time between two of them."""
-
-    def __post_init__(self) -> None:
-        _at_least("state.snapshot_interval_s", self.snapshot_interval_s, 1)
 
 
 @dataclass(frozen=True, slots=True)

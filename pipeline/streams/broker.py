@@ -36,6 +36,7 @@ from pipeline.streams.jars import (
     find_runtime,
     last_words,
 )
+from pipeline.streams.node import Node
 
 _START_LIMIT_S: Final = 90.0
 _STOP_LIMIT_S: Final = 30.0
@@ -56,6 +57,7 @@ def start_broker(
     port: int = 0,
     extra: Mapping[str, str] | None = None,
     heap: str = "512m",
+    node: Node | None = None,
     say: Say = lambda _: None,
 ) -> RunningBroker:
     """Start Apache Kafka and return once it takes clients.
@@ -69,9 +71,12 @@ def start_broker(
     port
         0: any free one.
     extra
-        Server properties, over those set here.
+        Server properties, over those set here; ``{port}`` and ``{controller_port}`` in a value
+        stand for the ports taken.
     heap
         The Java heap, as ``-Xmx`` takes it.
+    node
+        How it is formatted; None: a cluster of its own.
     say
         Told what takes long, for people.
 
@@ -87,7 +92,9 @@ def start_broker(
         folder.mkdir(parents=True, exist_ok=True)
     try:
         host = _find_host(heap, folder if scratch else None, say)
-        broker = RunningBroker(folder, host, port, extra or {}, scratch=scratch)
+        broker = RunningBroker(
+            folder, host, port, extra or {}, scratch=scratch, node=node or Node()
+        )
         broker.start()
     except BaseException:
         if scratch:
@@ -100,13 +107,21 @@ class RunningBroker:
     """A broker of ours; also a context manager that closes it."""
 
     def __init__(
-        self, directory: Path, host: _Host, port: int, extra: Mapping[str, str], *, scratch: bool
+        self,
+        directory: Path,
+        host: _Host,
+        port: int,
+        extra: Mapping[str, str],
+        *,
+        scratch: bool,
+        node: Node,
     ) -> None:
         self.directory = directory
         self._host = host
         self._asked_port = port
         self._extra = dict(extra)
         self._scratch = scratch
+        self._node = node
         self._ports = (0, 0)
         self._lock: int | None = None
 
@@ -177,7 +192,8 @@ class RunningBroker:
         port = self._ports[0] or self._asked_port
         ports = self._ports if self._ports[0] else self._read_ports()
         for _ in range(_N_PORT_TRIES):
-            data_port, controller_port = port or ports[0], ports[1]
+            data_port = port or ports[0]
+            controller_port = self._node.controller_port or ports[1]
             if port:
                 _await_free(port)
             elif not _is_free(data_port):
@@ -249,6 +265,7 @@ class RunningBroker:
             "broker.heartbeat.interval.ms": "300",
         } | self._extra
         text = "".join(f"{key}={value}\n" for key, value in properties.items())
+        text = text.replace("{port}", str(port)).replace("{controller_port}", str(controller_port))
         (self.directory / "server.properties").write_text(text)
 
     def _run(self, port: int) -> str | None:
@@ -260,7 +277,7 @@ class RunningBroker:
                 log.seek(log_from)
                 return log.read().decode(errors="replace")
 
-        self._host.start(self.directory, self.log, port)
+        self._host.start(self.directory, self.log, port, self._node)
         deadline = time.monotonic() + _START_LIMIT_S
         while time.monotonic() < deadline:
             if not self._host.is_running():
@@ -278,7 +295,7 @@ class _Host(Protocol):
 
     @property
     def pid(self) -> int: ...
-    def start(self, directory: Path, log: Path, port: int) -> None: ...
+    def start(self, directory: Path, log: Path, port: int, node: Node) -> None: ...
     def is_running(self) -> bool: ...
     def kill(self) -> None: ...
     def stop(self) -> None: ...
@@ -301,14 +318,14 @@ class _JavaHost:
     def pid(self) -> int:
         return self._pid
 
-    def start(self, directory: Path, log: Path, port: int) -> None:
+    def start(self, directory: Path, log: Path, port: int, node: Node) -> None:
         small = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         properties = str(directory / "server.properties")
         base = [str(self._java), *small, "-cp", self._classpath]
         with log.open("ab") as out:
             if not (directory / "data" / "meta.properties").exists():
-                tool = ["kafka.tools.StorageTool", "format", "--standalone"]
-                command = [*base, *tool, "-t", cluster_id(), "-c", properties]
+                tool = ["kafka.tools.StorageTool", "format", *node.format_with]
+                command = [*base, *tool, "-t", node.cluster_id or cluster_id(), "-c", properties]
                 format_ = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
                 if format_.returncode:
                     return  # the log says why, and nothing runs

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.streams.jars import KAFKA_VERSION, cluster_id, optional
+from pipeline.streams.node import Node
 
 _IMAGE: Final = f"apache/kafka:{KAFKA_VERSION}"
 _STOP_LIMIT_S: Final = 30.0
@@ -27,13 +29,13 @@ class ContainerHost:
         wrapped.reload()
         return int(wrapped.attrs["State"]["Pid"])
 
-    def start(self, directory: Path, log: Path, port: int) -> None:
+    def start(self, directory: Path, log: Path, port: int, node: Node) -> None:
         self.kill()
         folder = str(directory)
         tools, properties = "/opt/kafka/bin", f"{folder}/server.properties"
         script = (
-            f"exec >>{log} 2>&1; {tools}/kafka-storage.sh format --standalone --ignore-formatted "
-            f"-t {cluster_id()} -c {properties} && "
+            f"exec >>{log} 2>&1; {tools}/kafka-storage.sh format {shlex.join(node.format_with)} "
+            f"--ignore-formatted -t {node.cluster_id or cluster_id()} -c {properties} && "
             f"exec {tools}/kafka-server-start.sh {properties}"
         )
         containers: Any = optional("testcontainers.core.container")
