@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from pipeline.errors import ConfigError
-
-RowType = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +15,6 @@ class StatePolicy:
     """Where the copies are kept; null: nowhere."""
     snapshot_interval_s: float = 300.0
     """Time between two of them."""
-    dtype: RowType = "float32"
-    """Form in which vectors are kept: float16 takes half the memory, and each vector counts as
-    what it was rounded to. The same for all services."""
 
     def __post_init__(self) -> None:
         if self.snapshot_interval_s < 1:
