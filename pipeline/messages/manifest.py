@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import Reason, RecordError
 from pipeline.messages.codec import json_bytes, json_value, milliseconds, timestamp
-from pipeline.messages.policy import MAX_CLUSTERS
+from pipeline.messages.policy import MAX_CLUSTERS, MAX_DIMENSIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,12 @@ def decode_manifest(value: bytes) -> Manifest:
     try:
         fitted_on, created_at_ms = told["fitted_on"], milliseconds(told["created_at"])
         forgetting = told.get("forgetting")
-        clusters = tuple(told["clusters"])
-        if created_at_ms is None or not 1 <= len(clusters) <= MAX_CLUSTERS:
+        clusters, n_dims = tuple(told["clusters"]), int(told["dimensions"])
+        are_names = all(type(name) is str for name in clusters)
+        if created_at_ms is None or not (are_names and 1 <= len(clusters) <= MAX_CLUSTERS):
             raise ValueError("created_at or clusters")
+        if not 1 <= n_dims <= MAX_DIMENSIONS:  # of so many, memory is taken
+            raise ValueError("dimensions")
         landmark_ms = None if forgetting is None else milliseconds(forgetting["landmark"])
         if forgetting is not None and landmark_ms is None:
             raise ValueError("landmark")
@@ -102,7 +105,7 @@ def decode_manifest(value: bytes) -> Manifest:
             epoch=int(told["epoch"]),
             revision=int(told["revision"]),
             metric=told["metric"],
-            dimensions=int(told["dimensions"]),
+            dimensions=n_dims,
             embedding_model=told["embedding_model"],
             clusters=clusters,
             max_component=float(told["max_component"]),

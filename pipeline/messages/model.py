@@ -288,7 +288,10 @@ class _Epoch:
         base = self.model
         if base is not None and base.manifest == manifest and not self.values:
             return base
-        if base is not None and base.manifest.clusters != manifest.clusters:
+        if base is not None and (
+            base.manifest.clusters != manifest.clusters
+            or base.manifest.dimensions != manifest.dimensions
+        ):
             return None
         fresh: dict[int, bytes] = {}
         for label, cluster in enumerate(manifest.clusters):

@@ -166,6 +166,9 @@ def _decode_one(
             if len(headers["eddy-metadata"]) > _MAX_METADATA_BYTES:
                 faults.add("decode")
             _check_metadata(_parse(headers["eddy-metadata"]))
+    except (ValueError, RecursionError):
+        faults.add("decode")
+    try:
         if content_type == NATIVE:
             vector, sequence = _native(record.value, embedding.dimensions, faults)
         elif content_type == BARE:

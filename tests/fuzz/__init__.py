@@ -1,0 +1,1 @@
+"""Fuzzing: every decoder, configuration and snapshots take bytes that nobody thought of."""

@@ -1,0 +1,1 @@
+"""Rolling upgrade and rollback: old and new assigners side by side on a real broker."""
