@@ -12,6 +12,7 @@ the type of its field.
 from __future__ import annotations
 
 import re
+import reprlib
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -42,8 +43,13 @@ NOT_YET_SECTIONS: Final = ("server",)
 from the start."""
 
 SECRET: Final = re.compile(r"password|secret|key\.pem|token|oauthbearer\.config")
+_ENDS_SECRET: Final = re.compile(r"(?:password|secret|key\.pem)$")
 _NO_OPTION: Final = re.compile(r"EDDY_CONFIG$|EDDY_TEST_")
 _STRICT: Final = ConfigDict(strict=True, allow_inf_nan=False)
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 100
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxtuple = 20
+_SHORT.maxlevel = 3
 _BROKERS_NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 
@@ -232,7 +238,11 @@ def _walk(policy: type, path: str) -> Iterator[Option]:
 
 def _from_file(path: Path) -> dict[str, Given]:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Yaml)
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Yaml)  # nosec B506
+        if not isinstance(tree, dict | None):
+            raise ConfigError(f"{path} holds {_got(tree)}, but must hold options by name")
+        origin = f"file {path}"
+        return {key: Given(value, origin) for key, value in _flattened(tree or {}, "", origin)}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"the configuration file {path} cannot be read: {error}; "
@@ -241,11 +251,10 @@ def _from_file(path: Path) -> dict[str, Given]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else error
-        raise ConfigError(f"{path}, {problem}") from error
-    if not isinstance(tree, dict | None):
-        raise ConfigError(f"{path} holds {_got(tree)}, but must hold options by name")
-    origin = f"file {path}"
-    return {key: Given(value, origin) for key, value in _flattened(tree or {}, "", origin)}
+        # not from it: it quotes the line, in which a password may stand
+        raise ConfigError(f"{path}, {problem}") from None
+    except RecursionError as error:  # brackets without end, or an alias inside what it names
+        raise ConfigError(f"{path} is nested too deeply") from error
 
 
 def _flattened(tree: dict[Any, Any], path: str, origin: str) -> Iterator[tuple[str, object]]:
@@ -255,12 +264,15 @@ def _flattened(tree: dict[Any, Any], path: str, origin: str) -> Iterator[tuple[s
             if not (is_kafka(key) and isinstance(value, dict)):
                 yield key, value
                 continue
+            if _ENDS_SECRET.search(key):
+                raise ConfigError(f"{key} must be text: put it in quotes ({origin})")
         elif key not in _sections():
             raise _unknown(key, origin)
         if isinstance(value, dict):
             yield from _flattened(value, f"{key}.", origin)
         elif value is not None:  # a section whose every line is a comment
-            raise ConfigError(f"{key} is {_got(value)}, but must hold options ({origin})")
+            got = "no section" if key == "kafka" else _got(value)  # perhaps a password
+            raise ConfigError(f"{key} is {got}, but must hold options ({origin})")
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
@@ -345,8 +357,9 @@ def _readings(option: Option, given: Given) -> Iterator[object]:
         yield given.value
         return
     text = str(given.value)
-    with suppress(yaml.YAMLError):  # a cron schedule begins with a star, in YAML an alias
-        yield yaml.load(text, _Yaml)
+    # a cron schedule begins with a star, in YAML an alias
+    with suppress(yaml.YAMLError, RecursionError):
+        yield yaml.load(text, _Yaml)  # nosec B506
     yield text
     if get_origin(option.type) is tuple:
         yield [word.strip() for word in text.split(",")]
@@ -385,7 +398,7 @@ def _build(policy: Any, values: Mapping[str, object], path: str) -> Any:
 
 
 def _got(value: object) -> str:
-    text = repr(value)
+    text = _SHORT.repr(value)  # aliases make a tree of terabytes from a line
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -409,6 +422,14 @@ class _Yaml(yaml.SafeLoader):
                 problem = f"{key.value} stands twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # a tag such as !!int before what is none, or digits without end
+            problem = f"{_got(node.value)} is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
 
 _FLOAT: Final = r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?"

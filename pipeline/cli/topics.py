@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from pipeline.cli.acls import acls
 from pipeline.cli.context import invocation
 from pipeline.cli.options import flag
 from pipeline.cli.output import out, print_json, table
@@ -23,6 +24,7 @@ from pipeline.streams.topics import (
 )
 
 app = typer.Typer(add_completion=False)
+app.command("acls")(acls)
 
 _AsJson = Annotated[bool, flag("--json", help="One line of JSON.")]
 _FOUND_PROBLEMS = 1

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pipeline.errors import FatalError, TopicError, TransientError, UnreachableError
 from pipeline.services.reports import ServiceReports
+from pipeline.streams.acls import Role, lacking
 from pipeline.streams.contract import Broker
 from pipeline.streams.topics import Severity, TopicPolicy, check_topics, cleanup_policy
 from pipeline.telemetry.logs import get_logger
@@ -27,9 +28,15 @@ class Service(Protocol):
 
 
 def require_topics(
-    broker: Broker, topics: TopicPolicy, *, max_record_bytes: int, stop: threading.Event
+    broker: Broker,
+    topics: TopicPolicy,
+    role: Role,
+    *,
+    max_record_bytes: int,
+    stop: threading.Event,
 ) -> str | None:
-    """Refuse to start on a topic that breaks a promise; the cleanup policy of the input.
+    """Refuse to start on a topic that breaks a promise, or that the role may not do its work on;
+    else the cleanup policy of the input.
 
     None if ``stop`` was set while the broker was waited for.
 
@@ -50,6 +57,11 @@ def require_topics(
     ]
     if problems:
         raise TopicError("; ".join(problems) + " (`eddy topics check` tells more)")
+    missing = lacking(role, topics, found)
+    if missing:
+        raise TopicError(
+            "; ".join(missing) + f": grant it (eddy topics acls --role {role} tells how)"
+        )
     return cleanup_policy(found[topics.input])
 
 

@@ -191,7 +191,10 @@ def check_topics(
             continue
         settings = found.get(expected.name)
         if settings is None:
-            message = f"{expected.name} does not exist: run eddy topics create"
+            message = (
+                f"{expected.name} does not exist: run eddy topics create; where the broker has "
+                "access control it may only be hidden: see eddy topics acls"
+            )
             problems.append(Problem(Severity.ERROR, expected.name, message))
             continue
         is_input = expected.name == policy.input
@@ -247,7 +250,7 @@ def _input_problems(settings: TopicSettings) -> list[Problem]:
     if not policy:
         message = (
             f"the broker does not tell the cleanup.policy of {settings.name}, and where the "
-            "vectors are kept depends on it: permit DescribeConfigs on it"
+            "vectors are kept depends on it: permit DescribeConfigs on it (eddy topics acls)"
         )
         return [Problem(Severity.ERROR, settings.name, message)]
     if "compact" not in policy:
@@ -268,9 +271,15 @@ def _input_problems(settings: TopicSettings) -> list[Problem]:
 def _policy_problems(settings: TopicSettings, expected: TopicSettings) -> list[Problem]:
     problems = []
     policy, policy_expected = cleanup_policy(settings), cleanup_policy(expected)
-    if policy != policy_expected:
+    if not policy:
         message = (
-            f"{settings.name} has cleanup.policy={policy or 'unknown'}, but must have "
+            f"the broker does not tell the cleanup.policy of {settings.name}, and another than "
+            f"{policy_expected} loses state: permit DescribeConfigs on it (eddy topics acls)"
+        )
+        problems.append(Problem(Severity.ERROR, settings.name, message))
+    elif policy != policy_expected:
+        message = (
+            f"{settings.name} has cleanup.policy={policy}, but must have "
             f"{policy_expected}: set it with the broker's own tools"
         )
         problems.append(Problem(Severity.ERROR, settings.name, message))

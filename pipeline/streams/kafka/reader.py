@@ -147,6 +147,8 @@ class KafkaReader:
             self._reach(partition, offset)
         elif error.code() in OUTSIDE_THE_LOG:
             self._skip_what_retention_took(partition)
+        elif error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            pass  # the client asks for a group that a reader is no member of; records come anyway
         elif is_fatal(error) or error.code() in NEVER_BETTER:
             raise failure(error, f"reading {self._topic}")
         else:
