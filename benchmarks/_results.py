@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks._results_living import living_parts
 from benchmarks._stage import RESULTS
 
 PAGE: Final = Path(__file__).parent / "RESULTS.md"
@@ -33,7 +34,8 @@ while others used the processor is marked. What is not here was not run.
 
 def write_page(folder: Path = RESULTS, page: Path = PAGE) -> Path:
     """Make the page anew from all the files of ``folder``."""
-    page.write_text(text(figures(folder)), encoding="utf-8")
+    parts = [text(figures(folder)), *living_parts(folder)]
+    page.write_text("\n".join(parts), encoding="utf-8")
     return page
 
 

@@ -81,16 +81,16 @@ class Gate:
         self.poll_s = self.commit_s = 0.0
         self.n_transactions = self.n_batches = 0
 
-    def poll(self, max_records: int, *, timeout_s: float) -> Poll:
+    def poll(self, max_records: int, *, timeout_s: float, max_bytes: int | None = None) -> Poll:
         if not self.is_open:
-            return self._poll_items(max_records, timeout_s)
+            return self._poll_items(max_records, timeout_s, max_bytes)
         if self.began_at is not None:
             at = time.perf_counter()
-            polled = self.inner.poll(max_records, timeout_s=timeout_s)
+            polled = self.inner.poll(max_records, timeout_s=timeout_s, max_bytes=max_bytes)
             self.poll_s += time.perf_counter() - at
             self.n_batches += bool(polled.records)
             return polled
-        polled = self.inner.poll(max_records, timeout_s=timeout_s)
+        polled = self.inner.poll(max_records, timeout_s=timeout_s, max_bytes=max_bytes)
         if polled.records:
             self.n_batches = 1
             self.cpu_at, self.broker_cpu_at = time.process_time(), cpu_seconds(self.broker_pid)
@@ -100,13 +100,13 @@ class Gate:
                 self.profile.enable()
         return polled
 
-    def _poll_items(self, max_records: int, timeout_s: float) -> Poll:
+    def _poll_items(self, max_records: int, timeout_s: float, max_bytes: int | None) -> Poll:
         if self.settled_at is not None and time.monotonic() > self.settled_at + SETTLE_S:
             self.is_open = True
             self.on_settled()
             for partition, offset in self.boundary.items():
                 self.inner.start(partition, offset)
-        polled = self.inner.poll(max_records, timeout_s=timeout_s)
+        polled = self.inner.poll(max_records, timeout_s=timeout_s, max_bytes=max_bytes)
         if not self.is_open and polled.records:
             polled.records = [r for r in polled.records if r.offset < self.boundary[r.partition]]
         return polled
@@ -176,8 +176,8 @@ class Gate:
 class Announcer(Gate):
     """Everything passes; it only tells when the items are through."""
 
-    def poll(self, max_records: int, *, timeout_s: float) -> Poll:
-        polled = self.inner.poll(max_records, timeout_s=timeout_s)
+    def poll(self, max_records: int, *, timeout_s: float, max_bytes: int | None = None) -> Poll:
+        polled = self.inner.poll(max_records, timeout_s=timeout_s, max_bytes=max_bytes)
         settled_at = self.settled_at
         if not self.is_open and settled_at is not None and time.monotonic() > settled_at + SETTLE_S:
             self.is_open = True

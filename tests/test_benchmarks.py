@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from benchmarks._oracle import Truth, canonical
 from benchmarks._pairs import Contender, Rounds, Row, measure
 from benchmarks._results import figures, text
 from benchmarks.exactness import Unbounded, faults
+from benchmarks.load import LOADS
+from benchmarks.soak import judged
 from tests.naive import assign, squared_distance
 
 
@@ -108,3 +111,45 @@ def test_kernel_without_a_bound_is_caught():
     found = faults(Unbounded().assign(centroids, points, second=True, margin=True), known)
 
     assert min(found[kind] for kind in ("labels", "distances", "gaps", "second labels")) > 0
+
+
+def soaked(*, mb_per_min=0.0, threads=0.0, slower=0.0):
+    samples = []
+    for i in range(60):
+        minute = i / 12
+        sample = {"minute": minute, "lag": 0, "p50": 10.0 + slower * minute, "p99": 20.0}
+        for name in ("assigner", "reclusterer"):
+            noise = (i * 7 % 5) / 10
+            sample |= {
+                f"{name} rss_mb": 300 + mb_per_min * minute + noise,
+                f"{name} threads": 9 + threads * minute, f"{name} descriptors": 30.0,
+            }  # fmt: skip
+        samples.append(sample)
+    return judged(samples, Namespace(warm_minutes=1.0))
+
+
+def test_soak_calls_flat_what_is_flat():
+    found = soaked()
+
+    assert found["assigner"]["is_flat"]
+    assert abs(found["assigner"]["slope_mb_per_min"]) < 0.2
+    assert found["p50"]["is_flat"]
+
+
+@pytest.mark.parametrize("creeps", [{"mb_per_min": 2.0}, {"threads": 1.0}])
+def test_soak_sees_what_grows(creeps):
+    assert not soaked(**creeps)["assigner"]["is_flat"]
+
+
+def test_soak_sees_a_latency_that_creeps():
+    assert not soaked(slower=5.0)["p50"]["is_flat"]
+
+
+def test_named_loads_have_the_records_of_their_names():
+    rng = np.random.default_rng(0)
+    (hour, hour_s), (minutes, minutes_s) = (load(rng) for load in LOADS.values())
+
+    assert (len(hour), hour_s) == (417, 3600.0)
+    assert (len(minutes), minutes_s) == (1420, 420.0)
+    assert (np.diff(hour) >= 0).all()
+    assert (np.diff(minutes) >= 0).all()

@@ -8,6 +8,8 @@ from pipeline.cli.context import Twins, open_device
 from pipeline.cli.main import main
 
 UNLUCKY = 13.0
+SIGH = "not thirteen again"
+"""Goes to stderr at every call that fails."""
 
 
 class FussyKernels:
@@ -21,6 +23,7 @@ class FussyKernels:
 
     def assign(self, model, points, **named):
         if (points[:, 0] == UNLUCKY).any():
+            print(SIGH, file=sys.stderr, flush=True)
             raise ArithmeticError("thirteen")
         return self._kernels.assign(model, points, **named)
 

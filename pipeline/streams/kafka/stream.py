@@ -43,9 +43,9 @@ from pipeline.streams.kafka.client import (
     records_of,
     stable_end,
 )
+from pipeline.streams.kafka.portion import Portion
 from pipeline.streams.kafka.transactions import Transactions
 
-_CONSUME_AT_ONCE: Final = 1000
 _CONSUME_S: Final = 0.15  # the binding cuts longer waits into pieces of 0.2 s
 _HOLD_S: Final = 0.2
 _BARRIER_S: Final = 0.5
@@ -91,6 +91,7 @@ class KafkaStream:
         self._lost: set[int] = set()
         self._in_callback: BaseException | None = None
         self._hold_until = 0.0
+        self._portion = Portion()
         self._lively_at = time.monotonic()
         self._closed = False
         # first: it ends what a predecessor had open, and committed offsets may hang on that
@@ -103,7 +104,7 @@ class KafkaStream:
 
     # What comes in
 
-    def poll(self, max_records: int, *, timeout_s: float) -> Poll:
+    def poll(self, max_records: int, *, timeout_s: float, max_bytes: int | None = None) -> Poll:
         self._transactions.attend()
         self._watch.tell()
         self._seek_again()
@@ -116,18 +117,18 @@ class KafkaStream:
         records: list[Record] = []
         deadline = time.monotonic() + timeout_s
         wait_s = timeout_s
+        self._portion.begin(max_records, max_bytes)
         while True:
-            n_asked = min(_CONSUME_AT_ONCE, max_records - len(records))
-            messages = self._consume(n_asked, min(wait_s, _CONSUME_S))
+            messages = self._consume(self._portion.n_asked, min(wait_s, _CONSUME_S))
+            is_more_likely = self._portion.take(messages)
             if messages:
                 records += self._take(messages)
             if self._revoked or self._lost or self._new:
                 break
             if records:
-                # joined only while there is a backlog, without waiting for it
-                if len(messages) < n_asked or len(records) >= max_records:
+                if not is_more_likely:
                     break
-                wait_s = 0.0
+                wait_s = 0.0  # joined only while there is a backlog, without waiting for it
             else:
                 wait_s = deadline - time.monotonic()
                 if wait_s <= 0.0:
@@ -325,7 +326,8 @@ class KafkaStream:
                     "retention has taken records that were not read, or the topic was made anew"
                 )
         elif is_fatal(error) or error.code() in NEVER_BETTER:
-            self._end_or_renew(failure(error, f"reading {self._member.topic}"))
+            doing = f"reading {self._member.topic} as a member of {self._member.group_id}"
+            self._end_or_renew(failure(error, doing))
         else:
             self._watch.remember(error)
 
