@@ -16,11 +16,12 @@ from pipeline.batching import BatchPolicy
 from pipeline.clustering.centroids import CentroidPolicy
 from pipeline.engine.changes import Changes
 from pipeline.engine.cluster_engine import ClusterEngine
-from pipeline.errors import AbortedError
+from pipeline.errors import AbortedError, TransientError
 from pipeline.messages.model import ModelFold
 from pipeline.services.pace import SlicePace
 from pipeline.services.reports import AssignerReports
-from pipeline.services.restore import Restore, RestoreResult
+from pipeline.services.restore import Restore, RestoreResult, Slice
+from pipeline.services.snapshots import Snapshots
 from pipeline.state.members import Version
 from pipeline.streams.contract import Broker, Poll, Reader, Stream
 
@@ -45,13 +46,17 @@ class Assigner:
     """Seconds of a clock that never goes back."""
     reports: AssignerReports
     sweep_pace: SlicePace = field(default_factory=SlicePace)
+    snapshots: Snapshots | None = None
+    """None: the topics are the only copy of the state."""
 
+    _is_between_steps: bool = False
+    """Whether the last step came to its end: else nobody knows what was committed."""
     _model_reader: Reader | None = None
     _models: ModelFold = field(default_factory=ModelFold)
     _model_polled_at: float = float("-inf")
     _waiting: dict[int, int | None] = field(default_factory=dict)
     """Assigned, not restored: partition -> committed offset."""
-    _restoring: Generator[int, None, RestoreResult] | None = None
+    _restoring: Generator[Slice, None, RestoreResult] | None = None
     _restored_at: dict[int, int | None] = field(default_factory=dict)
     """The partitions of the restore that runs."""
     _beginning: set[int] = field(default_factory=set)
@@ -70,10 +75,13 @@ class Assigner:
             The same step may succeed later; nothing was lost.
         FatalError
         """
+        self._is_between_steps = False
         self._follow_model()
         is_busy = self._restoring is not None or bool(self._beginning) or self._sweeps() != []
         polled = self.stream.poll(
-            self.batching.max_records, timeout_s=0.0 if is_busy else self.batching.max_wait_s
+            self.batching.max_records,
+            timeout_s=0.0 if is_busy else self.batching.max_wait_s,
+            max_bytes=self.batching.max_bytes,
         )
         self._change_owner(polled)
         if polled.records:
@@ -81,9 +89,11 @@ class Assigner:
         self._restore_slice()
         self._begin_partitions()
         self._sweep_slice()
+        self._snapshot_slice()
         self._lose_ghosts()
         self._publish(is_idle=not polled.records and not self._sweeps())
         self.reports.turned(self.engine, self.stream, n_unready=self._n_unready)
+        self._is_between_steps = True
 
     def close(self) -> None:
         """Leave the group; what is not committed comes again for the next owner."""
@@ -91,6 +101,8 @@ class Assigner:
             self._model_reader.close()
         if self._restoring is not None:
             self._restoring.close()
+        if self.snapshots is not None and self._is_between_steps:
+            self.snapshots.close(self._begun(), self._fence)
         self.stream.close()
 
     # --- records ------------------------------------------------------------------
@@ -138,6 +150,8 @@ class Assigner:
                 self._restored_at.pop(partition, None)
                 self._published_at.pop(partition, None)
             self._beginning -= gone
+            if self.snapshots is not None:
+                self.snapshots.forget(gone)
             self.reports.gone(polled.revoked, polled.lost)
         if polled.assigned:
             self._waiting.update(polled.assigned)
@@ -148,16 +162,23 @@ class Assigner:
         if self._restoring is None:
             if not self._waiting or self._models.newest is None:
                 return
+            if self.snapshots is not None and self.engine.version is None:
+                return  # a model tells which snapshots are of its vectors
             self._restored_at, self._waiting = self._waiting, {}
             self.reports.restore_began(self._restored_at)
-            self._restoring = Restore(
-                self.broker, self.engine.settings, self._restored_at.copy()
-            ).run()
+            restore = Restore(self.broker, self.engine.settings, self._restored_at.copy())
+            if self.snapshots is not None:
+                restore.find, restore.reject = self.snapshots.find, self.snapshots.reject
+            self._restoring = restore.run()
         try:
-            self.reports.restored_records(next(self._restoring))
+            self.reports.restored_slice(next(self._restoring))
         except StopIteration as end:
             self._restoring = None
             self._adopt(end.value)
+        except TransientError:  # a generator that has raised is at its end: begin again
+            self._waiting, self._restored_at = self._restored_at | self._waiting, {}
+            self._restoring = None
+            raise
 
     def _adopt(self, result: RestoreResult) -> None:
         # a partition never goes back to an older model than its last owner's
@@ -223,6 +244,22 @@ class Assigner:
         elif not self._transact(changes):
             return
         self.reports.swept(changes, is_last=len(pending) == 1 and not self._sweeps())
+
+    # --- snapshots ----------------------------------------------------------------
+
+    def _snapshot_slice(self) -> None:
+        if self.snapshots is not None:
+            self.snapshots.step(self._begun(), self._fence)
+
+    def _begun(self) -> list[int]:
+        """Partitions that may write."""
+        return sorted(self.engine.partitions.keys() - self._beginning)
+
+    def _fence(self, partition: int) -> bool:
+        """Write nothing, and hear by that whether the partition is still ours."""
+        return self._transact(
+            Changes([], [], {partition: self.engine.partitions[partition].next_offset})
+        )
 
     # --- what others need to know -------------------------------------------------
 

@@ -22,6 +22,8 @@ from pipeline.services.lifecycle import require_topics, serve
 from pipeline.services.reclusterer import Reclusterer, ReclustererSettings
 from pipeline.services.reclusterer_reports import ReclustererReports
 from pipeline.services.reports import AssignerReports
+from pipeline.services.snapshots import Snapshots
+from pipeline.streams.acls import Role
 from pipeline.streams.contract import Broker, GroupMember
 from pipeline.telemetry.health import Health, HealthServer
 from pipeline.telemetry.logs import configure, get_logger
@@ -44,6 +46,7 @@ def new_assigner(
     name: str,
     clock: Callable[[], float],
     reports: AssignerReports,
+    writes_dead_letters: bool = True,
 ) -> Assigner:
     """An assigner of that name, which has joined its group."""
     engine = ClusterEngine(
@@ -53,10 +56,15 @@ def new_assigner(
             limits=config.limits,
             events=config.events,
             input_is_compacted=input_policy == COMPACT,
+            writes_dead_letters=writes_dead_letters,
         ),
         kernels,
     )
     group = assigner_group(config)
+    snapshots = None
+    if config.state.directory is not None:
+        snapshots = Snapshots(config.state, broker, engine, group, clock, reports)
+        snapshots.check()
     return Assigner(
         broker=broker,
         stream=broker.stream(GroupMember(config.topics.input, group, f"{group}.{name}", name)),
@@ -65,6 +73,7 @@ def new_assigner(
         centroids=config.centroids,
         clock=clock,
         reports=reports,
+        snapshots=snapshots,
     )
 
 
@@ -112,7 +121,7 @@ def run_assigner(
     UnreachableError, TopicError, FencedError, FatalError
     """
     with _telling("assigner", config, kernels) as (metrics, health):
-        input_policy = _input_policy(config, broker, metrics, health, stop)
+        input_policy = _input_policy(config, broker, Role.ASSIGNER, metrics, health, stop)
         if input_policy is None:
             return
         reports = AssignerReports(
@@ -145,7 +154,7 @@ def run_reclusterer(
     UnreachableError, TopicError, FencedError, FatalError
     """
     with _telling("reclusterer", config, kernels) as (metrics, health):
-        input_policy = _input_policy(config, broker, metrics, health, stop)
+        input_policy = _input_policy(config, broker, Role.RECLUSTERER, metrics, health, stop)
         if input_policy is None:
             return
         reports = ReclustererReports(get_logger(), metrics, health)
@@ -163,11 +172,16 @@ def run_reclusterer(
 
 
 def _input_policy(
-    config: Config, broker: Broker, metrics: Metrics, health: Health, stop: threading.Event
+    config: Config,
+    broker: Broker,
+    role: Role,
+    metrics: Metrics,
+    health: Health,
+    stop: threading.Event,
 ) -> str | None:
     """The cleanup policy of the input, once every topic is as it must be; None: told to stop."""
     policy = require_topics(
-        broker, config.topics, max_record_bytes=config.limits.max_record_bytes, stop=stop
+        broker, config.topics, role, max_record_bytes=config.limits.max_record_bytes, stop=stop
     )
     if policy is not None:
         _check_next(config, policy)

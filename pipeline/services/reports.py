@@ -11,7 +11,7 @@ from pipeline.engine.changes import Changes
 from pipeline.engine.cluster_engine import ClusterEngine
 from pipeline.errors import AbortedError, FencedError, PipelineError
 from pipeline.messages.records import Record
-from pipeline.services.restore import RestoreResult
+from pipeline.services.restore import RestoreResult, Slice
 from pipeline.streams.contract import Stream
 from pipeline.telemetry.health import Health
 from pipeline.telemetry.logs import Logger, Throttle, item_fields
@@ -99,8 +99,9 @@ class AssignerReports(ServiceReports):
         self._began_at = self._prepared_at = self._gauges_at = self._sweep_at = clock()
         self._n_batches = self._n_swept = 0
         self._sweep_kind = "epoch"
-        self._restore_at = 0.0
+        self._restore_at = self._restore_ratio = 0.0
         self._committed_s: dict[int, float] = {}  # partition -> timestamp of its last record
+        self._snapshots: dict[int, tuple[float, int]] = {}  # partition -> as of when, its bytes
 
     # --- batches ------------------------------------------------------------------
 
@@ -153,7 +154,10 @@ class AssignerReports(ServiceReports):
         """The loop turned once."""
         at = self._clock()
         self.health.beat(at)
-        detail = f"{n_unready} partitions are being restored" if n_unready else ""
+        detail = ""
+        if n_unready:
+            are = "partition is" if n_unready == 1 else "partitions are"
+            detail = f"{n_unready} {are} being restored: {self._restore_ratio:.0%}"
         self.health.set("partitions_restored", n_unready == 0, detail)
         if n_unready == 0:
             self.health.set("first_restore", True)
@@ -206,30 +210,76 @@ class AssignerReports(ServiceReports):
             for partition in partitions:
                 self.metrics.forget_partition(partition)
                 self._committed_s.pop(partition, None)
+                self._snapshots.pop(partition, None)
 
     def restore_began(self, committed: Mapping[int, int | None]) -> None:
-        self._restore_at = self._clock()
+        self._restore_at, self._restore_ratio = self._clock(), 0.0
+        self.metrics.gauge("eddy_restore_progress_ratio").set(0.0)
         for partition, offset in sorted(committed.items()):
-            self.log.info(
-                "restore_started", partition=partition, source="topic", committed_offset=offset
-            )
+            self.log.info("restore_started", partition=partition, committed_offset=offset)
 
-    def restored_records(self, n: int) -> None:
-        self.metrics.counter("eddy_restore_records_total", source="topic").inc(n)
+    def restored_slice(self, read: Slice) -> None:
+        """A part of what has to be read is read."""
+        self._restore_ratio = read.ratio
+        self.metrics.gauge("eddy_restore_progress_ratio").set(read.ratio)
+        counter = self.metrics.counter("eddy_restore_records_total", source=read.source)
+        counter.inc(read.n_records)
 
     def restore_ended(self, result: RestoreResult, owned: Collection[int]) -> None:
         duration_s = self._clock() - self._restore_at
-        self.metrics.histogram("eddy_restore_duration_seconds", source="topic").observe(duration_s)
+        self._restore_ratio = 1.0
+        self.metrics.gauge("eddy_restore_progress_ratio").set(1.0)
+        for source in sorted(set(result.sources.values())):
+            duration = self.metrics.histogram("eddy_restore_duration_seconds", source=source)
+            duration.observe(duration_s)
         for partition, restored in sorted(result.partitions.items()):
             if partition in owned:
                 self.log.info(
                     "restore_finished",
                     partition=partition,
-                    source="topic",
+                    source=result.sources[partition],
                     records=len(restored.members),
                     committed_offset=restored.next_offset,
                     duration_s=round(duration_s, 3),
                 )
+
+    # --- snapshots ----------------------------------------------------------------
+
+    def snapshot_written(
+        self, partition: int, *, n_rows: int, n_bytes: int, duration_s: float
+    ) -> None:
+        self._snapshots[partition] = self._now(), n_bytes
+        self._set_snapshot_gauges()
+        self.metrics.counter("eddy_snapshots_total", result="written").inc()
+        self.log.info(
+            "snapshot_written",
+            partition=partition,
+            records=n_rows,
+            bytes=n_bytes,
+            duration_s=round(duration_s, 3),
+        )
+
+    def snapshot_stands(self, partition: int) -> None:
+        """Nothing has changed since it was written."""
+        _, n_bytes = self._snapshots[partition]
+        self._snapshots[partition] = self._now(), n_bytes
+        self._set_snapshot_gauges()
+
+    def snapshot_failed(self, partition: int | None, problem: str) -> None:
+        """It could not be written, of no partition in particular at the start."""
+        self.metrics.counter("eddy_snapshots_total", result="failed").inc()
+        self.log.warning("snapshot_failed", partition=partition, problem=problem)
+
+    def snapshot_rejected(self, partition: int, reason: str) -> None:
+        self.metrics.counter("eddy_snapshots_total", result="rejected").inc()
+        self.log.warning("snapshot_rejected", partition=partition, reason=reason)
+
+    def _set_snapshot_gauges(self) -> None:
+        moments, sizes = zip(*self._snapshots.values(), strict=True)
+        self.metrics.gauge("eddy_snapshot_timestamp_seconds").set(min(moments))
+        self.metrics.gauge("eddy_snapshot_bytes").set(sum(sizes))
+
+    # --- models -------------------------------------------------------------------
 
     def model_installed(self, engine: ClusterEngine) -> None:
         assert engine.version is not None

@@ -17,7 +17,8 @@ _STOP_LIMIT_S: Final = 30.0
 class ContainerHost:
     """A container of Kafka's own image; testcontainers' reaper ends it with this process."""
 
-    listen_address = "0.0.0.0"  # of the container: only loopback of the machine leads there
+    # of the container: only loopback of the machine leads there
+    listen_address = "0.0.0.0"  # nosec B104
 
     def __init__(self, heap: str) -> None:
         self._heap = heap

@@ -22,6 +22,8 @@ class TopicSettings:
     n_partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
     """The broker's own words: ``cleanup.policy``, ``retention.ms``, ..."""
+    operations: frozenset[str] | None = field(default=None, compare=False)
+    """What this user may do, in the words of `pipeline.streams.acls.Operation`; None: not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,12 @@ class Stream(Protocol):
     had open, and fences it.
     """
 
-    def poll(self, max_records: int, *, timeout_s: float) -> Poll:
+    def poll(self, max_records: int, *, timeout_s: float, max_bytes: int | None = None) -> Poll:
         """Records of the started partitions, each partition's in offset order; possibly none.
 
         Polls are joined up to ``max_records`` only while there is a backlog: a record never
-        waits for another longer than ``timeout_s``.
+        waits for another longer than ``timeout_s``. Nothing more is joined once the values have
+        ``max_bytes`` bytes together; a client goes over by what it fetches at once, at most.
 
         Raises
         ------
@@ -173,6 +176,10 @@ class Broker(Protocol):
 
     def topics(self, names: Iterable[str]) -> Mapping[str, TopicSettings]:
         """Those of the topics that exist, with their settings."""
+        ...
+
+    def topic_ids(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Ids of those of the topics that exist; one that is made anew gets another."""
         ...
 
     def create_topics(

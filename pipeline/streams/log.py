@@ -104,17 +104,22 @@ class Topics:
     """Settings and logs by name; what does not exist is a `TopicError`."""
 
     settings: dict[str, TopicSettings] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
+    """As many as there were topics: one that is made anew is another."""
     _logs: dict[str, list[PartitionLog]] = field(default_factory=dict)
+    _n_created: int = 0
 
     def create(self, topic: TopicSettings) -> None:
         """Make a topic; one that exists already is left as it is."""
         if topic.name not in self.settings:
             is_compacted = "compact" in topic.config.get("cleanup.policy", "")
             self.settings[topic.name] = topic
+            self.ids[topic.name] = str(self._n_created)
+            self._n_created += 1
             self._logs[topic.name] = [PartitionLog(is_compacted) for _ in range(topic.n_partitions)]
 
     def delete(self, name: str) -> None:
-        del self.settings[name], self._logs[name]
+        del self.settings[name], self.ids[name], self._logs[name]
 
     def logs(self, name: str) -> list[PartitionLog]:
         if name not in self._logs:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from zlib import crc32
 
 from pipeline.errors import (
     AbortedError,
@@ -31,6 +30,7 @@ from pipeline.messages.records import Headers, Outgoing, Record
 from pipeline.streams.contract import GroupMember, Poll, Range, TopicSettings
 from pipeline.streams.group import Group, Member
 from pipeline.streams.log import Topics
+from pipeline.streams.memory_clients import MemoryProducer, MemoryReader
 from pipeline.streams.transactions import Coordinator, Place, Transaction
 
 OFFSETS = ("__consumer_offsets", 0)
@@ -98,6 +98,10 @@ class MemoryBroker:
     def topics(self, names: Iterable[str]) -> Mapping[str, TopicSettings]:
         self._answer()
         return {n: self._topics.settings[n] for n in names if n in self._topics.settings}
+
+    def topic_ids(self, names: Iterable[str]) -> Mapping[str, str]:
+        self._answer()
+        return {n: self._topics.ids[n] for n in names if n in self._topics.ids}
 
     def create_topics(
         self, topics: Iterable[TopicSettings], *, replication_factor: int = 1
@@ -250,7 +254,7 @@ class MemoryStream:
         self._is_closed = False
         self._end: FatalError | None = None
 
-    def poll(self, max_records: int, *, timeout_s: float) -> Poll:
+    def poll(self, max_records: int, *, timeout_s: float, max_bytes: int | None = None) -> Poll:
         self._check_usable()
         if self._broker.is_away:
             self.rewind()
@@ -262,7 +266,7 @@ class MemoryStream:
         if lost:  # joining again takes until the next poll
             return Poll(lost=lost)
         assigned = self.group.hand_over(self.member)
-        records = self._read(self._broker._limit(max_records))
+        records = self._read(self._broker._limit(max_records), max_bytes)
         return Poll(records, assigned, revoked, lost)
 
     def start(self, partition: int, offset: int) -> None:
@@ -349,8 +353,9 @@ class MemoryStream:
         self.group.join(self.member)
         return lost
 
-    def _read(self, limit: int) -> list[Record]:
+    def _read(self, limit: int, max_bytes: int | None) -> list[Record]:
         """Partitions take turns in being the first, so that none waits for ever."""
+        left_bytes = max_bytes
         started = sorted(self._positions)
         if started:
             turn = self._broker.n_commits % len(started)
@@ -363,7 +368,13 @@ class MemoryStream:
                     f"partition {p} of {self.who.topic} holds offsets from {log.low} to "
                     f"{log.high}, but was started at {self._positions[p]}"
                 )
-            batch, self._positions[p] = log.read(self._positions[p], limit - len(records))
+            batch, end = log.read(self._positions[p], limit - len(records))
+            if left_bytes is not None:
+                n_taken, left_bytes = _within(batch, left_bytes)
+                if n_taken < len(batch):
+                    end = batch[n_taken].offset
+                    batch = batch[:n_taken]
+            self._positions[p] = end
             self._ends[p] = log.end_of_records()
             records += batch
         return records
@@ -392,58 +403,10 @@ class MemoryStream:
         raise error
 
 
-class MemoryReader:
-    """Implements `pipeline.streams.contract.Reader`."""
-
-    def __init__(self, broker: MemoryBroker, topic: str, starts: Mapping[int, int] | None) -> None:
-        self._broker = broker
-        self._topic = topic
-        logs = broker._topics.logs(topic)
-        chosen = dict.fromkeys(range(len(logs)), 0) if starts is None else starts
-        self._positions = {p: max(start, logs[p].low) for p, start in chosen.items()}
-        self._missing = {p: logs[p].high for p in chosen if self._positions[p] < logs[p].high}
-
-    def read(self, max_records: int, *, timeout_s: float) -> Sequence[Record]:
-        self._broker._answer()
-        limit = self._broker._limit(max_records)
-        records: list[Record] = []
-        for p, position in self._positions.items():
-            log = self._broker._topics.log(self._topic, p)
-            batch, self._positions[p] = log.read(max(position, log.low), limit - len(records))
-            records += batch
-        self._missing = {p: end for p, end in self._missing.items() if self._positions[p] < end}
-        return records
-
-    @property
-    def at_end(self) -> bool:
-        return not self._missing
-
-    @property
-    def positions(self) -> Mapping[int, int]:
-        return dict(self._positions)
-
-    def close(self) -> None:
-        """There is nothing to free."""
-
-
-class MemoryProducer:
-    """Implements `pipeline.streams.contract.Producer`."""
-
-    def __init__(self, broker: MemoryBroker) -> None:
-        self._broker = broker
-        self._queue: list[Outgoing] = []
-
-    def write(self, record: Outgoing) -> None:
-        partition = record.partition
-        if partition == -1:
-            partition = crc32(record.key or b"") % len(self._broker._topics.logs(record.topic))
-        self._queue.append(record._replace(partition=partition))
-        if not self._broker.is_away:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._broker.is_away and self._queue:
-            raise FatalError(f"{len(self._queue)} records were not acknowledged")
-        for record in self._queue:
-            self._broker.append(*record)
-        self._queue.clear()
+def _within(batch: Sequence[Record], left_bytes: int) -> tuple[int, int]:
+    """How many are taken until the bytes left are used up, and what is left of those then."""
+    for number, record in enumerate(batch):
+        if left_bytes <= 0:
+            return number, left_bytes
+        left_bytes -= len(record.value or b"")
+    return len(batch), left_bytes

@@ -89,13 +89,31 @@ EVENTS: Final[Mapping[str, Event]] = {
             "restore_started",
             "info",
             "A partition's state is being read back.",
-            ("source", "committed_offset", "barrier_offset"),
+            ("committed_offset", "barrier_offset"),
         ),
         Event(
             "restore_finished",
             "info",
             "A partition's state is whole again.",
             ("source", "records", "duration_s", "committed_offset", "barrier_offset"),
+        ),
+        Event(
+            "snapshot_written",
+            "info",
+            "A copy of a partition's state is on disk.",
+            ("records", "bytes", "duration_s"),
+        ),
+        Event(
+            "snapshot_failed",
+            "warning",
+            "No copy could be written; the topics have everything.",
+            ("problem",),
+        ),
+        Event(
+            "snapshot_rejected",
+            "warning",
+            "A copy is not used, and was removed: the topics are read instead.",
+            ("reason",),
         ),
         Event(
             "batch_committed",

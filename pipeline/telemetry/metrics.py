@@ -31,7 +31,8 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.utils import floatToGoString
 
-from pipeline.telemetry.catalogue import CATALOGUE, MAX_CODES, Kind, Metric, Open, Service
+from pipeline.telemetry.catalogue import CATALOGUE
+from pipeline.telemetry.kinds import MAX_CODES, Kind, Metric, Open, Service
 
 _Values = tuple[str, ...]
 

@@ -113,6 +113,10 @@ class EarlyReader:
     def at_end(self):
         return not self._records and (self._rest is None or self._rest.at_end)
 
+    @property
+    def positions(self):
+        return self._rest.positions if self._rest else {}
+
     def close(self):
         if self._rest:
             self._rest.close()
@@ -133,8 +137,8 @@ class ReadsChangelogsFirst:
     def __getattr__(self, name):
         return getattr(self._stream if hasattr(self._stream, name) else self._broker, name)
 
-    def poll(self, max_records, *, timeout_s):
-        polled = self._stream.poll(max_records, timeout_s=timeout_s)
+    def poll(self, max_records, *, timeout_s, max_bytes=None):
+        polled = self._stream.poll(max_records, timeout_s=timeout_s, max_bytes=max_bytes)
         owned, told = self._stream.member.owned, self._stream.member.told
         self._read = {place: read for place, read in self._read.items() if place[1] in owned}
         for partition in owned - told:
@@ -183,6 +187,10 @@ class Hasty:
     def __init__(self, reader):
         self._reader = reader
         self.at_end = reader.at_end
+
+    @property
+    def positions(self):
+        return self._reader.positions
 
     def read(self, max_records, *, timeout_s):
         records = self._reader.read(max_records, timeout_s=timeout_s)

@@ -46,6 +46,28 @@ def test_records_come_in_offset_order_with_everything_that_is_in_them(twin: Twin
     ]
 
 
+def test_polls_are_joined_up_to_max_bytes_and_nothing_is_passed_over(twin: Twin, join: Join):
+    topic = make_topic(twin, "in")
+    producer = twin.broker.producer()
+    for number in range(40):
+        producer.write(Outgoing(topic, 0, b"%d" % number, bytes(100_000)))
+    producer.flush()
+    stream = join(topic)
+    begin_at(stream, assigned(stream, 1))
+    sizes, found = [], []
+
+    def ask() -> bool:
+        records = stream.poll(1000, timeout_s=POLL_S, max_bytes=300_000).records
+        sizes.append(len(records))
+        found.extend(records)
+        return len(found) == 40
+
+    eventually(ask, "forty records")
+
+    assert [record.offset for record in found] == list(range(40))
+    assert max(sizes) <= 4  # the one that reaches the bound is still among them
+
+
 def test_a_poll_hands_out_at_most_max_records_and_the_next_goes_on(twin: Twin, join: Join):
     topic = make_topic(twin, "in")
     fill(twin, topic, 10)
@@ -287,6 +309,18 @@ def test_a_topic_is_made_with_its_settings(twin: Twin):
     assert (settings.name, settings.n_partitions) == (topic, 3)
     assert settings.config["cleanup.policy"] == "delete"
     assert settings.config["retention.ms"] == "-1"
+
+
+def test_topics_have_ids_of_their_own_that_stay(twin: Twin):
+    first, second = make_topic(twin, "log", 2), make_topic(twin, "other")
+
+    ids = twin.broker.topic_ids([first, second, "nobody.made.this"])
+
+    assert ids.keys() == {first, second}
+    assert all(ids.values()) and ids[first] != ids[second]
+    fill(twin, first, 1)
+    assert twin.broker.topic_ids([first]) == {first: ids[first]}
+    assert twin.broker.topic_ids([]) == {}
 
 
 def test_waiting_for_a_cluster_that_does_not_answer_ends(twin: Twin):

@@ -417,3 +417,16 @@ def test_only_the_right_order_of_the_barriers_finds_what_the_committed_offset_st
         restore()
 
     assert found == ([b"label"] if is_right_order else [])
+
+
+def test_a_topic_that_is_made_anew_has_another_id():
+    broker = MemoryBroker()
+    broker.create_topics([TopicSettings("a", 1), TopicSettings("b", 1)])
+    before = broker.topic_ids(["a", "b"])
+
+    broker.delete_topic("a")
+    assert broker.topic_ids(["a", "b"]) == {"b": before["b"]}
+    broker.create_topics([TopicSettings("a", 1)])
+
+    assert broker.topic_ids(["b"]) == {"b": before["b"]}
+    assert broker.topic_ids(["a"])["a"] not in before.values()

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.errors import Reason
 from pipeline.telemetry import catalogue
-from pipeline.telemetry.catalogue import CATALOGUE, KERNELS, MAX_CODES, REASONS, Kind, Open
+from pipeline.telemetry.catalogue import CATALOGUE, KERNELS, REASONS
+from pipeline.telemetry.kinds import MAX_CODES, Kind, Open
 from pipeline.telemetry.logs import LEVELS
 from pipeline.telemetry.metrics import Metrics
 from pipeline.telemetry.policy import Thresholds

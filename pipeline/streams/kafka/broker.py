@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import (
@@ -12,6 +13,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka import Producer as Client
@@ -83,6 +85,7 @@ class KafkaBroker:
         self._reach_limit_s = reach_limit_s
         self._stall_limit_s = stall_limit_s
         self._watch = Watch(on_error)
+        self._seen_groups: set[str] = set()
         # kept: one that is collected takes the answers under way with it
         self._admin: Any = made(_admin.AdminClient, self._settings.admin(self._watch))
 
@@ -105,10 +108,29 @@ class KafkaBroker:
             for name in names
             if name in metadata.topics and metadata.topics[name].error is None
         }
+        operations = self._operations(list(counts))
         return {
-            name: TopicSettings(name, n_partitions, self._config(name))
+            name: TopicSettings(name, n_partitions, self._config(name), operations.get(name))
             for name, n_partitions in counts.items()
         }
+
+    def topic_ids(self, names: Iterable[str]) -> Mapping[str, str]:
+        asked = TopicCollection(sorted(set(names)))
+        if not asked.topic_names:  # the client takes that for an error
+            return {}
+
+        def ask() -> dict[str, str]:
+            found = {}
+            futures = self._admin.describe_topics(asked, request_timeout=_CALL_S)
+            for name, future in futures.items():
+                try:
+                    found[name] = str(future.result().topic_id)
+                except KafkaException as problem:
+                    if problem.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                        raise
+            return found
+
+        return self._ask(ask, "asking for the ids of topics")
 
     def create_topics(
         self, topics: Iterable[TopicSettings], *, replication_factor: int = 1
@@ -143,6 +165,7 @@ class KafkaBroker:
 
     def committed(self, group_id: str, topic: str) -> Mapping[int, int | None]:
         partitions = self._partitions(topic)
+        self._require_group(group_id)
         consumer = made(Consumer, self._settings.reader(self._watch) | {"group.id": group_id})
         places = [TopicPartition(topic, p) for p in partitions]
         try:
@@ -175,6 +198,39 @@ class KafkaBroker:
 
     def producer(self) -> Producer:
         return KafkaProducer(self._settings, Watch(self._on_error))
+
+    def _require_group(self, group_id: str) -> None:
+        """Once a group: a consumer that may not see it is told nothing, and only times out."""
+        if group_id in self._seen_groups:
+            return
+        doing = f"reading the offsets of {group_id}"
+
+        futures = self._admin.describe_consumer_groups([group_id], request_timeout=_CALL_S)
+        try:
+            futures[group_id].result()
+        except KafkaException as problem:
+            if problem.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                raise failure(problem.args[0], doing) from problem
+            # whatever else is wrong, the question that follows is told better
+        self._seen_groups.add(group_id)
+
+    def _operations(self, names: list[str]) -> dict[str, frozenset[str]]:
+        """What this user may do with topics; none of those that the broker does not tell about."""
+        if not names:
+            return {}
+        asked = TopicCollection(names)
+        futures = self._admin.describe_topics(
+            asked, include_authorized_operations=True, request_timeout=_CALL_S
+        )
+        found: dict[str, frozenset[str]] = {}
+        for name, future in futures.items():
+            # who has just been deleted, or cannot be asked, is judged by what else is known of it
+            with suppress(KafkaException):
+                told = future.result().authorized_operations
+                if told:
+                    words = (operation.name.title().replace("_", "") for operation in told)
+                    found[name] = frozenset(words)
+        return found
 
     def _config(self, topic: str) -> dict[str, str]:
         """Settings of a topic; none where the permission to see them is missing."""

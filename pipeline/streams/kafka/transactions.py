@@ -114,7 +114,8 @@ class Transactions:
                 return
             except KafkaException as problem:
                 error: KafkaError = problem.args[0]
-                self._producer.poll(0)
+                with suppress(KafkaException):  # a fatal one is raised here once more
+                    self._producer.poll(0)
                 self._watch.raise_if_locked_out()
                 if error.fatal() or not error.retriable():
                     raise failure(error, doing) from problem
