@@ -56,6 +56,7 @@ VERBS: Final = {
     "doctor": Verb("doctor", "Look for what keeps Eddy from working, and say what to do.", _RUN),
     "produce": Verb("produce", "Feed a file of embeddings to the input topic.", _USE),
     "watch": Verb("watch", "Follow the change events: which item moved to which cluster.", _USE),
+    "replay": Verb("rebuild", "Build the assignments once more, under a second prefix.", _USE),
     "recluster": Verb("recluster", "Ask for a new model.", _USE),
     "split": Verb("recluster", "Ask for a cluster to be split in two.", _USE, "split"),
     "merge": Verb("recluster", "Ask for clusters to become one.", _USE, "merge"),
@@ -63,6 +64,7 @@ VERBS: Final = {
     "model": Verb(
         "model", "Show the model and its history, compare two, or go back to one.", _LOOK
     ),
+    "dlq": Verb("dlq", "Look at the records that could not be used, and send them again.", _LOOK),
     "verify": Verb("verify", "Read the topics and check the promises.", _LOOK),
 }
 """The first line of a verb's own help is its line here; a test holds them together."""

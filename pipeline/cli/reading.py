@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from pipeline.cli.output import some
@@ -29,6 +29,27 @@ def whole(broker: Broker, topic: str) -> Iterator[list[Record]]:
             if time.monotonic() > deadline:
                 raise TransientError(f"{topic} could not be read within {_LIMIT_S:g} s")
             yield list(reader.read(10_000, timeout_s=0.2))
+    finally:
+        reader.close()
+
+
+def onward(
+    broker: Broker, topic: str, starts: Mapping[int, int] | None = None
+) -> Iterator[Sequence[Record]]:
+    """A topic from given offsets to the end that it has now, however large it is.
+
+    None: all of it. `TransientError` once nothing has come for a minute.
+    """
+    reader = broker.reader(topic, starts)
+    came_at = time.monotonic()
+    try:
+        while not reader.at_end:
+            records = reader.read(10_000, timeout_s=0.2)
+            if records:
+                yield records
+                came_at = time.monotonic()
+            elif time.monotonic() - came_at > _LIMIT_S:
+                raise TransientError(f"nothing of {topic} came within {_LIMIT_S:g} s")
     finally:
         reader.close()
 

@@ -246,12 +246,13 @@ class RecordFold:
         self.tally.dead[error.reason] += 1
         self.tally.first_dead.setdefault(error.reason, record.key)
         topics = self.settings.topics
-        self.outgoing.append(
-            dead_letter(
-                record, topic=topics.input, to=topics.dead_letters, error=error,
-                stage="assign" if error.reason is Reason.LIMIT else "decode",
-            )
-        )  # fmt: skip
+        if self.settings.writes_dead_letters:
+            self.outgoing.append(
+                dead_letter(
+                    record, topic=topics.input, to=topics.dead_letters, error=error,
+                    stage="assign" if error.reason is Reason.LIMIT else "decode",
+                )
+            )  # fmt: skip
         if record.key is not None and record.key in self._items:
             self._keep_vectors(record.key, self._items[record.key])
 

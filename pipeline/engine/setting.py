@@ -32,6 +32,8 @@ class EngineSettings:
     input_is_compacted: bool
     """Whether the input's policy is exactly `compact`: then it stores the vectors, but for those
     it cannot give back; else all of them are written to `item-vectors`."""
+    writes_dead_letters: bool = True
+    """False: they are only counted, for whoever reads an input again whose letters are written."""
 
     def under(self, manifest: Manifest) -> EngineSettings:
         """The same under a model: it says whose vectors are good, of the models configured."""

@@ -38,7 +38,8 @@ from pipeline.messages.events import (
 from pipeline.messages.model import N_QUANTILES, Manifest, Model, digest, model_records
 from pipeline.messages.policy import EventPolicy
 from pipeline.messages.records import Outgoing
-from pipeline.streams.memory import MemoryBroker, MemoryProducer
+from pipeline.streams.memory import MemoryBroker
+from pipeline.streams.memory_clients import MemoryProducer
 from pipeline.streams.topics import TopicPolicy
 
 TOPICS = TopicPolicy()
