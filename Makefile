@@ -7,7 +7,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--custom-compile-command "make lock" pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test demo bench quality docs lock clean
+.PHONY: help install check test demo bench quality chaos docs sbom lock clean fuzz upgrade
 
 help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -30,6 +30,8 @@ check: install  ## form, types, walls, house rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive pipeline --configfile pyproject.toml
+	$(BIN)/python -m tests.audit_dependencies requirements.txt requirements-gpu.txt
 	$(BIN)/pytest tests/test_house.py
 
 test: install  ## what needs a CPU only, then what needs a real broker (started by the tests)
@@ -45,8 +47,21 @@ bench: install  ## speed beside other libraries; RUN=list lists all, RUN=latency
 quality: install  ## are clusters as good as promised? make quality ARGS=FOLDER, or ARGS=--demo
 	$(BIN)/python -m benchmarks quality $(ARGS)
 
+chaos: install  ## faults on a real Kafka, and the verdict; make chaos ARGS="--runs 20", or ARGS=--controls
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: install  ## decoders, configuration, snapshots against bytes nobody thought of; ARGS="--seconds 600 input"
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
+upgrade: install  ## roll from an older revision to this tree and back, on a real Kafka; OLD=<git revision>
+	$(BIN)/python -m tests.upgrade $(OLD) $(ARGS)
+
 docs: install  ## write the pages again that copy from the code
 	$(BIN)/python -m tests.generate_docs
+
+sbom: install  ## what an installation consists of, for a release: dist/sbom.json
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json
 
 lock: install  ## resolve the requirements anew, with hashes
 	$(LOCK) --extra dev --extra broker --output-file requirements-dev.txt

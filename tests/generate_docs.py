@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.cli.explain import template
-from pipeline.telemetry.catalogue import CATALOGUE, Kind, Metric, Open, Service
+from pipeline.telemetry.catalogue import CATALOGUE
+from pipeline.telemetry.kinds import Kind, Metric, Open, Service
 from pipeline.telemetry.logs import ALWAYS_FIELDS, COMMON_FIELDS, EVENTS
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -153,7 +153,10 @@ class Site:
     # --- what others write ----------------------------------------------------------
 
     def create_topics(self) -> None:
-        self.broker.create_topics(expected_topics(self.topics, self.config.limits.max_record_bytes))
+        self.broker.create_topics(
+            expected_topics(self.topics, self.config.limits.max_record_bytes),
+            replication_factor=self.topics.replication_factor,
+        )
 
     def write(self, records: list[Outgoing]) -> None:
         producer = self.broker.producer()

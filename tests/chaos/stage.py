@@ -1,0 +1,241 @@
+"""What faults are done to: services, brokers and the network of one run, and who tends them."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cli.children import RestartPolicy, Services, service_commands
+from pipeline.messages.records import Outgoing
+from tests.chaos.cluster import SESSION_S, Cluster
+from tests.kafka.site import Site, until
+
+HERE = Path(__file__).parent
+RULES = RestartPolicy(max_restarts=1000, backoff_s=0.2, max_backoff_s=1.0)
+RIVAL_LIMIT_S = 20.0
+"""A rival needs seconds to start; a first one that has just been killed is nobody's victim."""
+OnLine = Callable[[str, str], None]
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it ended by itself meanwhile
+        os.kill(pid, number)
+
+
+class Clock:
+    """The wall clock of all services, which can be moved while they run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.why_not: str | None = None
+        self._file, library = folder / "clock", folder / "clock.so"
+        self.shift(0.0)
+        compiler = shutil.which("gcc") or shutil.which("cc")
+        if compiler is None or sys.platform != "linux":
+            self.why_not = "no C compiler" if compiler is None else "only Linux lets us"
+            return
+        options = ["-O2", "-shared", "-fPIC", "-o", str(library), str(HERE / "clock.c")]
+        subprocess.run([compiler, *options, "-ldl"], check=True)
+        self._library = library
+
+    @property
+    def words(self) -> list[str]:
+        """Before a command, so that it obeys this clock."""
+        if self.why_not:
+            return []
+        return ["env", f"LD_PRELOAD={self._library}", f"CHAOS_CLOCK={self._file}"]
+
+    def shift(self, seconds: float) -> None:
+        """Against true time; in place, since the services have mapped the file."""
+        with self._file.open("r+b" if self._file.exists() else "wb") as file:
+            file.write(struct.pack("<q", round(seconds * 1e9)))
+
+
+class Disk:
+    """The folder of the state: small, so that it can be full."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "state"
+        self.folder.mkdir()
+        self.why_not: str | None = None
+        command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(self.folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            self.is_mounted = done.returncode == 0
+            if not self.is_mounted:
+                self.why_not = f"no small disk: {done.stderr.strip()}"
+        except FileNotFoundError:
+            self.is_mounted, self.why_not = False, "no small disk: there is no mount"
+
+    def fill(self) -> None:
+        with suppress(OSError), (self.folder / "filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    def empty(self) -> None:
+        (self.folder / "filler").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self.is_mounted:
+            self.is_mounted = False
+            subprocess.run(["umount", "--lazy", str(self.folder)], check=False)
+
+
+class Stage:
+    """Does what a fault needs, and starts again what died."""
+
+    def __init__(
+        self,
+        site: Site,
+        cluster: Cluster,
+        rng: np.random.Generator,
+        folder: Path,
+        *,
+        clock: Clock,
+        disk: Disk,
+        on_line: OnLine,
+        n_assigners: int,
+    ) -> None:
+        self.site, self.cluster, self.rng, self.folder = site, cluster, rng, folder
+        self.clock, self.disk = clock, disk
+        self.on_line = on_line
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._asleep: set[int] = set()
+        self._numbers = count()
+        self._rivals: list[Services] = []
+        self.commands = self._commands(n_assigners)
+        self.services = Services(self.commands, policy=RULES, on_line=on_line)
+
+    def _commands(self, n_assigners: int) -> dict[str, list[str]]:
+        # the last one counts: services go through the proxies
+        flags = [*self.site.flags, "--set", f"kafka.bootstrap.servers={self.cluster.bootstrap}"]
+        wrapped = ["env", f"CHAOS_FOLDER={self.folder}", *self.clock.words]
+        found = service_commands(flags, n_assigners=n_assigners)
+        drowsy = [sys.executable, str(HERE / "service.py")]
+        return {name: [*wrapped, *drowsy, *words[3:]] for name, words in found.items()}
+
+    # --- time goes on ---------------------------------------------------------------
+
+    def wait(self, duration_s: float) -> None:
+        """Go on for so long; a supervisor never rests."""
+        ends_at = time.monotonic() + duration_s
+        while time.monotonic() < ends_at:
+            self.tend()
+            time.sleep(0.05)
+
+    def tend(self) -> None:
+        """Do what is due, wake who fell asleep in a commit, start again what ended."""
+        while self._later and self._later[0][0] <= time.monotonic():
+            heapq.heappop(self._later)[2]()
+        for nap in self.folder.glob("nap.*"):
+            self.sleep(int(nap.suffix[1:]))
+            nap.unlink()
+        for services in (self.services, *self._rivals):
+            services.check()
+
+    def later(self, delay_s: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._later, (time.monotonic() + delay_s, next(self._numbers), action))
+
+    def settle(self) -> None:
+        """Wait for what is still to be undone."""
+        (self.folder / "nap").unlink(missing_ok=True)
+        while self._later:
+            self.wait(0.1)
+
+    def aside(self, work: Callable[[], object]) -> None:
+        """Work that takes long, in a thread, while this one tends."""
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 raised below
+                errors.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            self.wait(0.05)
+        if errors:
+            raise errors[0]
+
+    # --- what faults are made of ----------------------------------------------------
+
+    def uniform(self, low: float, high: float) -> float:
+        return float(self.rng.uniform(low, high))
+
+    def anybody(self) -> int:
+        """The process of some service that is awake."""
+        found: dict[str, int] = {}
+
+        def look() -> bool:
+            self.tend()
+            pids = self.services.pids
+            found.update({n: p for n, p in pids.items() if p and p not in self._asleep})
+            return bool(found)
+
+        until(look, "some process runs")
+        return found[str(self.rng.choice(sorted(found)))]
+
+    def sleep(self, pid: int) -> None:
+        """Stop a process for longer than its session."""
+        send(pid, signal.SIGSTOP)
+        self._asleep.add(pid)
+
+        def wake() -> None:
+            self._asleep.discard(pid)
+            send(pid, signal.SIGCONT)
+
+        self.later(SESSION_S + self.uniform(0.5, 3.0), wake)
+
+    def rival(self, name: str, duration_s: float) -> None:
+        """A second process like one of the services; killed so long after it ended the first."""
+        first = self.services.pids.get(name)
+        services = Services(
+            {f"{name}-rival": self.commands[name]}, policy=RULES, on_line=self.on_line
+        )
+        services.start()
+        self._rivals.append(services)
+        gives_up_at = time.monotonic() + RIVAL_LIMIT_S
+        while self.services.pids.get(name) == first and time.monotonic() < gives_up_at:
+            self.wait(0.05)
+        self.wait(duration_s)
+        self._rivals.remove(services)
+        for pid in services.pids.values():
+            send(pid, signal.SIGKILL)
+        services.stop()
+
+    def close(self) -> None:
+        for services in (self.services, *self._rivals):
+            for pid in services.pids.values():
+                send(pid, signal.SIGCONT)
+            services.stop()
+        self.disk.close()
+
+    def ask_for_a_fit(self) -> None:
+        command = f"command-{self.site.n_commands}".encode()
+        value = json.dumps({"type": "recluster", "force": True}).encode()
+        self.site.write([Outgoing(self.site.topics.commands, 0, command, value)])
+        self.site.n_commands += 1
+
+    def is_answered(self) -> bool:
+        """Whether every command has its outcome; the judge counts that it has one only."""
+        self.tend()
+        told = self.site.values(self.site.topics.lifecycle)
+        outcomes = {
+            event["command"] for event in told if event["type"] in ("installed", "rejected")
+        }
+        return len(outcomes - {None}) == self.site.n_commands
