@@ -7,7 +7,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--custom-compile-command "make lock" pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test demo bench quality chaos docs sbom lock clean fuzz upgrade
+.PHONY: help install check test demo bench quality pressure chaos docs sbom lock clean fuzz upgrade
 
 help:  ## what there is
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -36,7 +36,10 @@ check: install  ## form, types, walls, house rules
 
 test: install  ## what needs a CPU only, then what needs a real broker (started by the tests)
 	$(BIN)/pytest -m "not (kafka or docker)"
-	$(BIN)/pytest -m "kafka or docker"
+	$(BIN)/pytest -m "(kafka or docker) and not pressure"
+
+pressure: install  ## bursts, large records, a slow output: bounds in time and memory, for a quiet machine
+	$(BIN)/pytest -m pressure
 
 demo: install  ## the main job on real data, on a Kafka of its own
 	$(BIN)/eddy demo $(ARGS)

@@ -21,7 +21,7 @@ from tests.kafka import fussy
 from tests.kafka.audit import audit_records
 from tests.kafka.site import LIMIT_S, QUICK_GROUPS, site_at, until
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.pressure]
 
 LAG = re.compile(r"^eddy_consumer_lag_records\{[^}]*\} (\S+)$", re.MULTILINE)
 MEGABYTE = 1_000_000
