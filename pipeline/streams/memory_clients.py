@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 from zlib import crc32
 
 from pipeline.errors import FatalError
-from pipeline.messages.records import Outgoing, Record
+from pipeline.messages.records import Headers, Outgoing, Record
+from pipeline.streams.log import Topics
 
-if TYPE_CHECKING:
-    from pipeline.streams.memory import MemoryBroker
+
+class Cluster(Protocol):
+    """What both ask of the broker in memory."""
+
+    is_away: bool
+    _topics: Topics
+
+    def _answer(self) -> None: ...
+
+    def _limit(self, max_records: int) -> int: ...
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        timestamp_ms: int | None = None,
+    ) -> int: ...
 
 
 class MemoryReader:
     """Implements `pipeline.streams.contract.Reader`."""
 
-    def __init__(self, broker: MemoryBroker, topic: str, starts: Mapping[int, int] | None) -> None:
+    def __init__(self, broker: Cluster, topic: str, starts: Mapping[int, int] | None) -> None:
         self._broker = broker
         self._topic = topic
         logs = broker._topics.logs(topic)
@@ -50,7 +69,7 @@ class MemoryReader:
 class MemoryProducer:
     """Implements `pipeline.streams.contract.Producer`."""
 
-    def __init__(self, broker: MemoryBroker) -> None:
+    def __init__(self, broker: Cluster) -> None:
         self._broker = broker
         self._queue: list[Outgoing] = []
 

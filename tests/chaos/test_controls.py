@@ -16,6 +16,7 @@ from pipeline.services.assigner import Assigner
 from pipeline.services.pace import SlicePace
 from pipeline.streams.memory import Stage
 from tests.simulation.judge import judge
+from tests.simulation.sleep import have_a_sweep_come_first
 from tests.simulation.test_barriers import at_rest, judge_again, play
 
 pytestmark = pytest.mark.sim
@@ -126,13 +127,7 @@ def test_control_a_slice_of_a_sweep_without_offsets_is_caught_under_a_sleeper():
     world, inputs = at_rest(through(LetsSleepersThrough))
     world.touch_every_item()
     world.settle()
-    model = world.reclusterer.model
-    largest = model.manifest.clusters[int(model.counts.argmax())]
-    world.command("split", cluster=largest)  # moves half of its items
-    while world.reclusterer.model.manifest.epoch == model.manifest.epoch:
-        world.now_s += 0.1
-        world.turn_reclusterer()
-    world.write = lambda n=1: None  # the first that the sleeper does is to sweep
+    have_a_sweep_come_first(world)
     world.assigners["a0"].sweep_pace = SlicePace()  # all of it in one slice
 
     for _ in range(world.topics.partitions):  # a slice in which nobody moves commits nothing

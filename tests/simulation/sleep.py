@@ -199,3 +199,14 @@ class Hasty:
 
     def close(self):
         self._reader.close()
+
+
+def have_a_sweep_come_first(world):
+    """An epoch that moves half of the largest cluster's items, and no record before its sweep."""
+    model = world.reclusterer.model
+    largest = model.manifest.clusters[int(model.counts.argmax())]
+    world.command("split", cluster=largest)  # moves half of its items
+    while world.reclusterer.model.manifest.epoch == model.manifest.epoch:
+        world.now_s += 0.1
+        world.turn_reclusterer()
+    world.write = lambda n=1: None  # the first that the sleeper does is to sweep

@@ -21,6 +21,7 @@ from tests.simulation.sleep import (
     ReadsChangelogsFirst,
     SleepyWorld,
     StopsAtTheFirstEnd,
+    have_a_sweep_come_first,
 )
 from tests.simulation.test_simulation import Inputs
 
@@ -151,13 +152,7 @@ def test_a_slice_of_a_sweep_is_refused_from_a_sleeper_like_a_batch():
     world, inputs = at_rest(Noted)
     world.touch_every_item()
     world.settle()
-    model = world.reclusterer.model
-    largest = model.manifest.clusters[int(model.counts.argmax())]
-    world.command("split", cluster=largest)  # moves half of its items
-    while world.reclusterer.model.manifest.epoch == model.manifest.epoch:
-        world.now_s += 0.1
-        world.turn_reclusterer()
-    world.write = lambda n=1: None  # the first that the sleeper does is to sweep
+    have_a_sweep_come_first(world)
     sleeper = world.assigners["a0"]
     sleeper.sweep_pace = SlicePace()  # all of it in one slice
     sleeper.__dict__["notes"] = []
