@@ -44,6 +44,13 @@ class Range(NamedTuple):
     high: int
 
 
+class Place(NamedTuple):
+    """Where a record of a topic stands."""
+
+    partition: int
+    offset: int
+
+
 @dataclass(slots=True)
 class Poll:
     """What one call of `Stream.poll` brought. Changes of ownership come before the records.
@@ -164,6 +171,19 @@ class Producer(Protocol):
 
     def flush(self) -> None:
         """Return once everything queued is acknowledged; FatalError names what was not."""
+        ...
+
+    def deliver(self, record: Outgoing, *, timeout_s: float) -> Place:
+        """Write one record, and return where it stands once it is acknowledged; threads may.
+
+        It is not ordered with what `write` queued.
+
+        Raises
+        ------
+        TransientError
+            Not acknowledged in time; it may still be written.
+        FatalError
+        """
         ...
 
 

@@ -77,7 +77,9 @@ class PartitionLog:
         stop = self._index(self.stable)
         return self.records[stop - 1].offset + 1 if stop else self.low
 
-    def compact(self, *, keep_tombstones: bool, before: int | None) -> None:
+    def compact(
+        self, *, keep_tombstones: bool, before: int | None, young_from: int | None = None
+    ) -> None:
         end = self.stable if before is None else min(self.stable, before)
         newest = {record.key: record.offset for record in self.records if record.offset < end}
         self.records = [
@@ -86,7 +88,11 @@ class PartitionLog:
             if record.offset >= end
             or (
                 newest[record.key] == record.offset
-                and (keep_tombstones or record.value is not None)
+                and (
+                    keep_tombstones
+                    or record.value is not None
+                    or (young_from is not None and record.offset >= young_from)
+                )
             )
         ]
 

@@ -154,14 +154,22 @@ class MemoryBroker:
         return log.readable() if committed else list(log.records)
 
     def compact(
-        self, topic: str, partition: int, *, keep_tombstones: bool, before: int | None = None
+        self,
+        topic: str,
+        partition: int,
+        *,
+        keep_tombstones: bool,
+        before: int | None = None,
+        young_from: int | None = None,
     ) -> None:
         """Remove every record that a newer one of its key supersedes; offsets stay.
 
         The newer one lies below the last stable offset, and below ``before`` where it is given.
-        Tombstones go too unless told otherwise.
+        Tombstones go too unless told otherwise: none of them, or none from ``young_from`` on.
         """
-        self._topics.log(topic, partition).compact(keep_tombstones=keep_tombstones, before=before)
+        self._topics.log(topic, partition).compact(
+            keep_tombstones=keep_tombstones, before=before, young_from=young_from
+        )
 
     def truncate(self, topic: str, partition: int, before: int) -> None:
         """Retention: the log begins at ``before`` now."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 from zlib import crc32
 
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, TransientError
 from pipeline.messages.records import Headers, Outgoing, Record
+from pipeline.streams.contract import Place
 from pipeline.streams.log import Topics
 
 
@@ -74,10 +75,7 @@ class MemoryProducer:
         self._queue: list[Outgoing] = []
 
     def write(self, record: Outgoing) -> None:
-        partition = record.partition
-        if partition == -1:
-            partition = crc32(record.key or b"") % len(self._broker._topics.logs(record.topic))
-        self._queue.append(record._replace(partition=partition))
+        self._queue.append(self._placed(record))
         if not self._broker.is_away:
             self.flush()
 
@@ -87,3 +85,15 @@ class MemoryProducer:
         for record in self._queue:
             self._broker.append(*record)
         self._queue.clear()
+
+    def deliver(self, record: Outgoing, *, timeout_s: float) -> Place:
+        if self._broker.is_away:
+            raise TransientError(f"writing to {record.topic}: nobody answers")
+        placed = self._placed(record)
+        return Place(placed.partition, self._broker.append(*placed))
+
+    def _placed(self, record: Outgoing) -> Outgoing:
+        if record.partition != -1:
+            return record
+        n_partitions = len(self._broker._topics.logs(record.topic))
+        return record._replace(partition=crc32(record.key or b"") % n_partitions)

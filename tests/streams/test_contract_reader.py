@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from pipeline.messages.records import Outgoing
 from tests.streams.steps import (
     POLL_S,
@@ -45,6 +47,22 @@ def test_a_reader_comes_to_its_end_over_what_was_aborted(twin: Twin):
 
     assert found == []
     assert positions == {0: 2}
+
+
+def test_a_reader_that_comes_to_its_end_over_markers_waits_for_nothing_more(twin: Twin):
+    topic = make_topic(twin, "log")
+    twin.begin(twin.name("t"), [Outgoing(topic, 0, b"k", b"no")]).abort()
+    reader = twin.broker.reader(topic)
+
+    began_at = time.monotonic()
+    found = reader.read(100, timeout_s=120.0)
+    took_s = time.monotonic() - began_at
+    is_at_end = reader.at_end
+    reader.close()
+
+    assert not found
+    assert is_at_end
+    assert took_s < 100.0
 
 
 def test_a_reader_of_empty_partitions_is_at_its_end(twin: Twin):

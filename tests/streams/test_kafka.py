@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import TopicPartition
+from confluent_kafka.admin import OffsetSpec
 
 from pipeline.errors import (
     AbortedError,
@@ -385,3 +386,38 @@ def test_a_reader_goes_on_where_it_was_when_the_broker_comes_back(own_broker: Ru
 
     assert [record.offset for record in records] == list(range(5000))
     assert broker.ranges("log")[0].high == 5000  # offsets too can be asked for again
+
+
+def unread_bytes(port: int) -> int:
+    """What clients have sent to a port and nobody has read yet."""
+    found = 0
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(path).read_text().splitlines()[1:]:
+            _, local, _, _, queues, *_ = line.split()
+            if int(local.rpartition(":")[2], 16) == port:
+                found += int(queues.partition(":")[2], 16)
+    return found
+
+
+def test_a_question_that_dies_with_the_broker_is_asked_again(own_broker: RunningBroker):
+    # the client answers it with offsets of -1001 and no error: the end of every log
+    broker = KafkaBroker({"bootstrap.servers": own_broker.bootstrap_servers})
+    broker.create_topics([TopicSettings("asked", 1)])
+    fill(broker, "asked", 500)
+    end = OffsetSpec.latest()
+    assert broker._offsets("asked", [0], end) == {0: 500}
+    answers: list[object] = []
+
+    def ask() -> None:  # this question alone: `ranges` asks for the partitions before it
+        answers.append(broker._offsets("asked", [0], end))
+
+    os.kill(own_broker.pid, signal.SIGSTOP)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    port = int(own_broker.bootstrap_servers.rpartition(":")[2])
+    eventually(lambda: unread_bytes(port) > 0, "a question that lies there")
+    own_broker.kill()
+    own_broker.start()
+    asking.join(60.0)
+
+    assert answers == [{0: 500}]

@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import ConfigError, FatalError, UnreachableError
 from pipeline.streams.contract import GroupMember
 from pipeline.streams.kafka.broker import KafkaBroker
-from pipeline.streams.kafka.client import OWNED
+from pipeline.streams.kafka.client import OWNED, ClientSettings, Watch
 
 NOWHERE = {"bootstrap.servers": "127.0.0.1:1"}
 
@@ -31,6 +31,28 @@ def test_a_setting_that_a_promise_hangs_on_is_refused(kind, name):
 def test_a_setting_that_cannot_be_obeyed_is_named(settings, said):
     with pytest.raises(ConfigError, match=said):
         KafkaBroker(settings)
+
+
+def test_membership_is_static_unless_the_instance_is_taken_away():
+    def member(**settings):
+        watch = Watch(lambda code, message: None)
+        return ClientSettings({**NOWHERE, **settings}, 4096).member("g", "slot-0", watch)
+
+    assert member()["group.instance.id"] == "slot-0"
+    assert "group.instance.id" not in member(**{"group.instance.id": ""})
+
+
+def test_idle_connections_end_twice_within_a_transaction_unless_somebody_wants_them_kept():
+    def idle_ms(transactional_id="id", **settings):
+        watch = Watch(lambda code, message: None)
+        made = ClientSettings({**NOWHERE, **settings}, 4096).producer(watch, transactional_id)
+        timeout_ms = int(made.get("transaction.timeout.ms", 0))
+        return int(made.get("connections.max.idle.ms", -1)), timeout_ms
+
+    found_ms, timeout_ms = idle_ms()
+    assert 0 < 2 * found_ms < timeout_ms
+    assert idle_ms(**{"producer.connections.max.idle.ms": "0"})[0] == 0
+    assert idle_ms(transactional_id=None)[0] == -1
 
 
 def test_a_setting_of_one_kind_of_client_reaches_only_that_kind():

@@ -286,6 +286,15 @@ def test_compaction_keeps_the_newest_of_each_key_and_all_offsets(broker: MemoryB
     assert broker.ranges("log")[0] == Range(0, 5)
 
 
+def test_compaction_spares_tombstones_that_are_young(broker: MemoryBroker):
+    for key in (b"a", b"b"):
+        broker.append("log", 0, key, None)
+
+    broker.compact("log", 0, keep_tombstones=False, young_from=1)
+
+    assert [r.offset for r in broker.records("log", 0)] == [1]
+
+
 def test_compaction_looks_at_nothing_undecided_and_nothing_beyond_its_bound(broker: MemoryBroker):
     for n in range(3):
         broker.append("log", 0, b"k", b"%d" % n)

@@ -12,15 +12,12 @@ from confluent_kafka import (
     IsolationLevel,
     KafkaError,
     KafkaException,
-    Message,
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka import Producer as Client
 from confluent_kafka import admin as kafka_admin
 
 from pipeline.errors import FatalError, TopicError, TransientError
-from pipeline.messages.records import Outgoing
 from pipeline.streams.contract import GroupMember, Producer, Range, Reader, Stream, TopicSettings
 from pipeline.streams.kafka.client import (
     NEVER_BETTER,
@@ -31,6 +28,7 @@ from pipeline.streams.kafka.client import (
     failure,
     made,
 )
+from pipeline.streams.kafka.producer import KafkaProducer
 from pipeline.streams.kafka.reader import KafkaReader
 from pipeline.streams.kafka.stream import KafkaStream
 
@@ -278,7 +276,12 @@ class KafkaBroker:
             futures = self._admin.list_offsets(
                 asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_CALL_S
             )
-            return {place.partition: future.result().offset for place, future in futures.items()}
+            found = {place.partition: future.result().offset for place, future in futures.items()}
+            if min(found.values(), default=0) < 0:
+                # the broker died with the question: the client answers -1001, and no error. Taken
+                # for the end of a log, a restore would find nothing there
+                raise KafkaException(KafkaError(KafkaError._TRANSPORT, "the broker went away"))
+            return found
 
         return self._ask(ask, f"asking for the range of {topic}", refresh=topic)
 
@@ -300,49 +303,3 @@ class KafkaBroker:
                 time.sleep(0.1)  # some are answered at once, such as a leader that has just moved
             if refresh is not None:
                 self._partitions(refresh)
-
-
-class KafkaProducer:
-    """Implements `pipeline.streams.contract.Producer`."""
-
-    def __init__(self, settings: ClientSettings, watch: Watch) -> None:
-        self._watch = watch
-        self._undelivered: dict[str, tuple[int, KafkaError]] = {}
-        own = {"on_delivery": self._on_delivery, "delivery.report.only.error": True}
-        self._client: Any = made(Client, settings.producer(watch) | own)
-
-    def write(self, record: Outgoing) -> None:
-        topic, partition, key, value, headers, timestamp_ms = record
-        while True:
-            try:
-                self._client.produce(
-                    topic,
-                    value,
-                    key,
-                    partition,
-                    headers=list(headers),
-                    timestamp=timestamp_ms or 0,
-                )
-                return
-            except BufferError:
-                self._client.poll(0.05)
-            except KafkaException as problem:
-                raise failure(problem.args[0], f"writing to {topic}") from problem
-
-    def flush(self) -> None:
-        while self._client.flush(1.0):
-            self._watch.tell()
-            self._watch.raise_if_locked_out()
-        if self._undelivered:
-            said = "; ".join(
-                f"{n} to {topic}: {error.name()}: {error.str()}"
-                for topic, (n, error) in self._undelivered.items()
-            )
-            self._undelivered = {}
-            raise FatalError(f"records were not written: {said}")
-
-    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            topic = message.topic() or ""
-            n, first = self._undelivered.get(topic, (0, error))
-            self._undelivered[topic] = (n + 1, first)

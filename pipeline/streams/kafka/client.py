@@ -35,7 +35,7 @@ OWNED: Final = {
     "isolation.level": "what a transaction has not committed does not exist",
     "enable.partition.eof": "the end of a partition is how a restore knows that it is done",
     "transactional.id": "it is <group.id>.<instance>; set kafka.group.id and instance",
-    "group.instance.id": "it is the option instance",
+    "group.instance.id": "it is the option instance; empty: none, and a restart deals anew",
     "enable.idempotence": "transactions need it",
     "message.max.bytes": "it follows limits.max_record_bytes",
 }
@@ -109,11 +109,15 @@ class ClientSettings:
         self._shared: dict[str, str] = {}
         self._overlays: dict[str, dict[str, str]] = {"consumer": {}, "producer": {}, "admin": {}}
         self._max_message_bytes = max_record_bytes + _RECORD_OVERHEAD_BYTES
+        self._is_static = True
         for path, value in given.items():
             kind, dot, name = path.partition(".")
             overlay = self._overlays.get(kind) if dot else None
             if overlay is None:
                 name, overlay = path, self._shared
+            if name == "group.instance.id" and value == "":
+                self._is_static = False
+                continue
             if name in OWNED:
                 raise ConfigError(f"kafka.{path} is not for you to set: {OWNED[name]}")
             if name == "group.id" and overlay is not self._shared:
@@ -144,7 +148,7 @@ class ClientSettings:
         if merged.get("group.protocol") != "consumer":
             defaults["partition.assignment.strategy"] = "cooperative-sticky"
         owned = {"group.id": group_id}
-        if instance_id is not None:
+        if instance_id is not None and self._is_static:
             owned["group.instance.id"] = instance_id
         return self._consumer(defaults, owned, watch)
 
@@ -174,6 +178,11 @@ class ClientSettings:
                 # to come again: by default after 100 ms, ten times what all the rest takes
                 "retry.backoff.ms": "2",
                 "retry.backoff.max.ms": "200",
+                # librdkafka #5456 and #5511: who commits offsets while the coordinator of the group
+                # has gone waits, whatever the time limit says, until some connection comes or goes.
+                # Idle ones end after this, and the one to the coordinator of transactions is made
+                # anew at once: a few times within the timeout above
+                "connections.max.idle.ms": "5000",
             }
             owned["transactional.id"] = transactional_id
         return self._merged("producer", defaults) | owned
@@ -181,8 +190,16 @@ class ClientSettings:
     def _consumer(
         self, defaults: Mapping[str, str], owned: Mapping[str, str], watch: Watch
     ) -> dict[str, Any]:
-        # 1000, the default, stops a partition for a second whenever the local queue is full
-        defaults = {"fetch.queue.backoff.ms": "5", "fetch.error.backoff.ms": "100", **defaults}
+        defaults = {
+            # 1000, the default, stops a partition for a second whenever the local queue is full
+            "fetch.queue.backoff.ms": "5",
+            "fetch.error.backoff.ms": "100",
+            # what a client holds before anybody asks: the queue, and one answer above it. By
+            # default 67 and 52 MB, of each consumer, and the allocator keeps what it once needed
+            "queued.max.messages.kbytes": "32768",
+            "fetch.max.bytes": "16777216",
+            **defaults,
+        }
         merged = self._merged("consumer", defaults)
         return {
             **merged,
