@@ -1,0 +1,54 @@
+"""The command of Helm, 3 or 4, makes what its library makes; skipped where there is none."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from tests.chart.chart import CHART, NAMESPACE, RELEASE, SETS, given, render
+
+HELM = shutil.which("helm")
+
+
+def by_name(objects):
+    return {(one["kind"], one["metadata"]["name"]): one for one in objects}
+
+
+def helm(*words):
+    assert HELM
+    return subprocess.run([HELM, *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(HELM is None, reason="no helm on the path")
+@pytest.mark.parametrize("name", SETS)
+def test_command_and_library_agree(name):
+    values = CHART / "ci" / f"{name}-values.yaml"
+
+    ended = helm("template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", values)
+
+    assert ended.returncode == 0, ended.stderr
+    found = [one for one in yaml.safe_load_all(ended.stdout) if one]
+    assert by_name(found) == by_name(render(given(name)).objects)
+
+
+@pytest.mark.skipif(HELM is None, reason="no helm on the path")
+def test_command_refuses_with_the_same_sentence():
+    words = ("--set", "kafka.bootstrapServers=k:9092", "--set", "replicaCount=3")
+    ended = helm("template", RELEASE, CHART, *words)
+
+    assert ended.returncode != 0
+    assert "replicaCount is no value of this chart" in ended.stderr
+
+
+@pytest.mark.skipif(HELM is None, reason="no helm on the path")
+def test_package_leaves_out_what_is_for_tests_alone(tmp_path):
+    assert helm("package", CHART, "--destination", tmp_path).returncode == 0
+
+    (package,) = tmp_path.glob("eddy-*.tgz")
+    listed = subprocess.run(["tar", "tzf", package], capture_output=True, text=True, check=True)
+    assert "eddy/files/rules.yaml" in listed.stdout
+    assert "rules_test" not in listed.stdout
+    assert "/ci/" not in listed.stdout
