@@ -33,6 +33,9 @@ _SAFE = {
     "offsets.topic.replication.factor": "3",
     "transaction.state.log.replication.factor": "3",
     "transaction.state.log.min.isr": "2",
+    # a heartbeat is given up after its interval, and three brokers share two cores with everybody
+    "broker.session.timeout.ms": "4000",
+    "broker.heartbeat.interval.ms": "1000",
 }
 """Of three brokers one may be away."""
 _IN_SYNC_LIMIT_S = 60.0
@@ -97,8 +100,9 @@ class Cluster:
                 self._controllers[n], cluster_id, ("--initial-controllers", initial)
             )  # fmt: skip
             found[n] = start_broker(
-                self._folder / f"broker-{n + 1}", extra=self._properties(n), heap="384m", node=node
-            )
+                self._folder / f"broker-{n + 1}", port=free_port(),
+                extra=self._properties(n), heap="384m", node=node,
+            )  # fmt: skip
 
         try:
             # none of three comes up alone

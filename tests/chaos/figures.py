@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 
 from pipeline.messages.records import Record
@@ -33,12 +34,13 @@ class Findings:
 
 def find(site: Site) -> Findings:
     """Every record of the topics against the input; then every promise of the judge."""
+    site.committed = cache(site.committed)  # type: ignore[method-assign]  # at rest: once is enough
     inputs = site.committed(site.topics.input)
     assignments = site.committed(site.topics.assignments)
     changes = site.committed(site.topics.changes)
     letters = site.committed(site.topics.dead_letters)
     found = Findings(n_records=sum(map(len, inputs)), n_events=sum(map(len, changes)))
-    histories = [judge.applied(records, site.embedding.dimensions) for records in inputs]
+    histories = [judge.applied(records, site.embedding) for records in inputs]
     for p, history in enumerate(histories):
         _count_rows(found, history, assignments[p])
         _count_letters(found, inputs[p], letters[p], site.embedding.dimensions)
@@ -65,6 +67,15 @@ def find(site: Site) -> Findings:
             found.n_wrong += 1
             found.problems.append(f"{name}: {type(error).__name__}: {str(error)[:500]}")
     return found
+
+
+def centroids_rest(site: Site, inputs: list[list[Record]]) -> bool:
+    """Whether every centroid is the mean of its members by now: revisions come one by one."""
+    try:
+        judge.check_centroids(site, inputs)
+    except AssertionError:
+        return False
+    return True
 
 
 def _count(found: Findings, wanted: Counter[object], there: Counter[object]) -> None:

@@ -7,6 +7,7 @@ each other past them. All proxies live in one thread, and are told what to do fr
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import threading
 from contextlib import suppress
@@ -14,6 +15,8 @@ from enum import Enum
 
 _CHUNK_BYTES = 65_536
 _CALL_LIMIT_S = 10.0
+PORTS = 20_000, 32_000
+"""Below those that Linux gives to connections."""
 
 
 class Way(Enum):
@@ -29,10 +32,15 @@ class Way(Enum):
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody listens at, and that the system gives no connection.
+
+    A broker that was killed needs its own again, and a client may have been given it meanwhile.
+    """
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Connection:
@@ -56,14 +64,16 @@ class Proxy:
 
     Attributes
     ----------
-    n_bytes_lost
-        Swallowed in all.
+    n_bytes_lost, n_bytes_late
+        Swallowed, and held back, in all.
+    n_ended
+        Connections that were ended or refused.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.port = 0
         self.target = 0
-        self.n_bytes_lost = 0
+        self.n_bytes_lost = self.n_bytes_late = self.n_ended = 0
         self._loop = loop
         self._way, self._delay_s = Way.OPEN, 0.0
         self._connections: set[Connection] = set()
@@ -98,6 +108,7 @@ class Proxy:
         self._way, self._delay_s = way, delay_s
         for connection in list(self._connections):
             if way is Way.CUT or (way is Way.OPEN and connection.is_spoiled):
+                self.n_ended += 1
                 connection.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -112,6 +123,7 @@ class Proxy:
         self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         if self._way is Way.CUT:
+            self.n_ended += 1
             return
         if self._way is Way.HALF_OPEN:
             while data := await reader.read(_CHUNK_BYTES):
@@ -140,6 +152,7 @@ class Proxy:
         """Pass on what comes, or lose it."""
         while data := await reader.read(_CHUNK_BYTES):
             if self._delay_s:
+                self.n_bytes_late += len(data)
                 await asyncio.sleep(self._delay_s)
             if self._way in losing or connection.is_spoiled:
                 self._lose(connection, data)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from confluent_kafka import KafkaException
 
 from pipeline.errors import PipelineError
 from pipeline.streams.kafka.broker import KafkaBroker
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import FAULTS
-from tests.chaos.figures import Findings, find
+from tests.chaos.figures import Findings, centroids_rest, find
 from tests.chaos.proxy import Network
 from tests.chaos.stage import Clock, Disk, Stage
 from tests.chaos.writer import N_CLUSTERS, N_DIMS, Writer
@@ -26,7 +28,11 @@ from tests.kafka.site import QUICK_GROUPS, site_at, until
 
 PAUSE_S = (0.3, 1.5)
 """Between two faults: some meet a restore, others the work after it."""
+BEGIN_LIMIT_S = 240.0
+"""The first processes on a machine compile their kernels."""
 REST_LIMIT_S = 150.0
+OVERTIME_S = 2.0
+"""What is begun may end so much after the time of a run."""
 Say = Callable[[str], None]
 
 
@@ -40,6 +46,10 @@ class Plan:
     protocol: Literal["classic", "consumer"] = "classic"
     faults: tuple[str, ...] = tuple(FAULTS)
     n_assigners: int = 3
+    transactions: str = "Whole"
+    """Of the assigners, by name in `tests.chaos.service`: others are controls."""
+    places: tuple[str, ...] = ("written", "offsets", "committed")
+    """Where of a commit somebody dies."""
 
 
 @dataclass
@@ -50,8 +60,16 @@ class Outcome:
     folder: str = ""
     """Kept when something is wrong."""
     n_faults: Counter[str] = field(default_factory=Counter)
+    """Those that met something."""
+    n_missed: Counter[str] = field(default_factory=Counter)
+    """Those that met nothing, and were tried again if there was time."""
+    n_fenced: int = 0
+    """Processes that said so: another had taken their transactional id."""
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    """Of faults."""
+    total_s: float = 0.0
+    """With the start of everything, and all that the judges ask for."""
     recovered_s: float | None = None
     """From the last fault until all of the input was applied and every command answered."""
     n_transactions: int = 0
@@ -70,18 +88,25 @@ class Outcome:
         return self.problem is None and self.is_verified and not wrong
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"ok": self.ok, "n_faults": dict(self.n_faults)}
+        # a counter made anew from its items would count those
+        counted = {"n_faults": dict(self.n_faults), "n_missed": dict(self.n_missed)}
+        return asdict(self) | counted | {"ok": self.ok}
 
 
 def run(plan: Plan, say: Say) -> Outcome:
     """Play it; never raises for what Eddy did wrong, that is in the outcome."""
     folder = Path(tempfile.mkdtemp(prefix=f"eddy-chaos-{plan.seed}-"))
     outcome = Outcome(plan, str(folder))
+    began = time.monotonic()
     try:
         with ExitStack() as stack:
             _play(plan, folder, outcome, stack, say)
-    except (AssertionError, PipelineError) as error:
+    except (
+        AssertionError, PipelineError, KafkaException, subprocess.SubprocessError, OSError,
+        LookupError, TypeError, ValueError,
+    ) as error:  # fmt: skip
         outcome.problem = f"{type(error).__name__}: {error}"
+    outcome.total_s = time.monotonic() - began
     if outcome.ok:
         shutil.rmtree(folder, ignore_errors=True)
     return outcome
@@ -122,22 +147,32 @@ def _play(plan: Plan, folder: Path, outcome: Outcome, stack: ExitStack, say: Say
 
     stage = Stage(
         site, cluster, rng, folder,
-        clock=clock, disk=disk, on_line=on_line, n_assigners=plan.n_assigners,
+        clock=clock, disk=disk, on_line=on_line,
+        n_assigners=plan.n_assigners, transactions=plan.transactions, places=plan.places,
     )  # fmt: skip
     stack.callback(stage.close)
     stage.services.start()
     users = KafkaBroker({"bootstrap.servers": cluster.bootstrap})
     writer = Writer(users, site.topics, plan.seed)
     writer.start()
-    until(lambda: stage.tend() or any(site.committed(site.topics.changes)), "a first event")
+    changes = site.topics.changes
+    until(lambda: stage.tend() or any(site.committed(changes)), "a first event", BEGIN_LIMIT_S)
+    say(f"up after {time.monotonic() - began:.1f} s")
 
     _make_faults(plan, stage, outcome, say)
     network.heal()
     ended = time.monotonic()
     stage.aside(writer.finish)
     site.wait_until_applied(REST_LIMIT_S, tending=stage.tend)
-    until(stage.is_answered, "every command is answered", REST_LIMIT_S)
+    n_commands = site.n_commands
+    until(lambda: len(stage.answers()) == n_commands, "every command is answered", REST_LIMIT_S)
+    inputs = site.committed(site.topics.input)
+    with suppress(AssertionError):  # it is judged below, with everything else
+        until(lambda: stage.tend() or centroids_rest(site, inputs), "rest", REST_LIMIT_S)
     outcome.recovered_s = time.monotonic() - ended
+    say(f"at rest after {outcome.recovered_s:.1f} s")
+    _take_off_what_was_rejected(stage, outcome)
+    outcome.n_fenced = sum(one.event == "producer_fenced" for one in stage.heard)
     tally = (folder / "tally").read_bytes()
     outcome.n_transactions = tally.count(b"b")
     outcome.n_aborted = outcome.n_transactions - tally.count(b"c")
@@ -147,28 +182,49 @@ def _play(plan: Plan, folder: Path, outcome: Outcome, stack: ExitStack, say: Say
     outcome.is_verified = verified.returncode == 0
     if not outcome.is_verified:
         outcome.findings.problems.append(verified.stdout + verified.stderr)
+    say(f"verified after {time.monotonic() - began:.1f} s")
     stage.services.stop()
     problems = outcome.findings.problems
     outcome.findings = find(site)
     outcome.findings.problems = problems + outcome.findings.problems
 
 
+def _take_off_what_was_rejected(stage: Stage, outcome: Outcome) -> None:
+    rejected = sum(answer == "rejected" for answer in stage.answers().values())
+    if rejected:
+        outcome.n_faults["recluster"] -= rejected
+        outcome.n_missed["recluster"] += rejected
+
+
 def _make_faults(plan: Plan, stage: Stage, outcome: Outcome, say: Say) -> None:
-    """Each once, in an order that is drawn, and again until the time is over."""
+    """Each once, in an order that is drawn, and again until the time is over.
+
+    One that met nothing comes first in the next round.
+    """
     for name in plan.faults:
         why = FAULTS[name].why_not(stage)
         if why is not None:
             outcome.skipped[name] = why
     left = [name for name in plan.faults if name not in outcome.skipped]
-    began = time.monotonic()
-    while left and time.monotonic() - began < plan.seconds:
-        for name in stage.rng.permutation(left):
+    began, ends_s = time.monotonic(), plan.seconds + OVERTIME_S
+    missed: list[str] = []
+    is_over = not left
+    while not is_over:
+        order = [str(name) for name in stage.rng.permutation(left)]
+        order.sort(key=lambda name: name not in missed)
+        missed, is_over = [], True
+        for name in order:
             now_s = time.monotonic() - began
-            if now_s >= plan.seconds:
-                break
-            say(f"{now_s:6.1f} {name}")
-            FAULTS[name].do(stage)
-            outcome.n_faults[str(name)] += 1
+            if now_s >= plan.seconds or now_s + FAULTS[name].takes_s(plan.n_brokers) > ends_s:
+                continue
+            is_over = False
+            met = FAULTS[name].do(stage)
+            took_s = time.monotonic() - began - now_s
+            say(f"{now_s:6.1f} {name}, {took_s:.1f} s{'' if met else ': met nothing'}")
+            (outcome.n_faults if met else outcome.n_missed)[name] += 1
+            if not met:
+                missed.append(name)
             stage.wait(stage.uniform(*PAUSE_S))
     stage.settle()
+    stage.wait(max(0.0, plan.seconds - (time.monotonic() - began)))
     outcome.seconds = time.monotonic() - began

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,14 +27,26 @@ from tests.kafka.site import Site, until
 
 HERE = Path(__file__).parent
 RULES = RestartPolicy(max_restarts=1000, backoff_s=0.2, max_backoff_s=1.0)
+START_LIMIT_S = 45.0
 RIVAL_LIMIT_S = 20.0
-"""A rival needs seconds to start; a first one that has just been killed is nobody's victim."""
+"""The first one may have just been killed or sent to sleep."""
 OnLine = Callable[[str, str], None]
 
 
-def send(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):  # it ended by itself meanwhile
+class Heard(NamedTuple):
+    """What a service logged."""
+
+    name: str
+    event: str
+
+
+def send(pid: int, number: signal.Signals) -> bool:
+    """Whether there was somebody to get it: one may end by itself meanwhile."""
+    try:
         os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class Clock:
@@ -56,7 +69,14 @@ class Clock:
         """Before a command, so that it obeys this clock."""
         if self.why_not:
             return []
-        return ["env", f"LD_PRELOAD={self._library}", f"CHAOS_CLOCK={self._file}"]
+        return [f"LD_PRELOAD={self._library}", f"CHAOS_CLOCK={self._file}"]
+
+    def is_obeyed_by(self, pid: int) -> bool:
+        """Whether a process has it in its memory, and so jumps with it."""
+        try:
+            return str(self._file) in Path(f"/proc/{pid}/maps").read_text()
+        except OSError:
+            return False
 
     def shift(self, seconds: float) -> None:
         """Against true time; in place, since the services have mapped the file."""
@@ -108,24 +128,31 @@ class Stage:
         disk: Disk,
         on_line: OnLine,
         n_assigners: int,
+        transactions: str,
+        places: tuple[str, ...],
     ) -> None:
+        self.heard: list[Heard] = []
         self.site, self.cluster, self.rng, self.folder = site, cluster, rng, folder
-        self.clock, self.disk = clock, disk
-        self.on_line = on_line
+        self.clock, self.disk, self.places = clock, disk, places
+        self._tell = on_line
+        self._began: dict[str, int] = {}
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._asleep: set[int] = set()
         self._numbers = count()
         self._rivals: list[Services] = []
-        self.commands = self._commands(n_assigners)
-        self.services = Services(self.commands, policy=RULES, on_line=on_line)
+        self.commands = self._commands(n_assigners, transactions)
+        self.services = Services(self.commands, policy=RULES, on_line=self._hear)
 
-    def _commands(self, n_assigners: int) -> dict[str, list[str]]:
+    def _commands(self, n_assigners: int, transactions: str) -> dict[str, list[str]]:
         # the last one counts: services go through the proxies
         flags = [*self.site.flags, "--set", f"kafka.bootstrap.servers={self.cluster.bootstrap}"]
-        wrapped = ["env", f"CHAOS_FOLDER={self.folder}", *self.clock.words]
-        found = service_commands(flags, n_assigners=n_assigners)
-        drowsy = [sys.executable, str(HERE / "service.py")]
-        return {name: [*wrapped, *drowsy, *words[3:]] for name, words in found.items()}
+        base = ["env", f"CHAOS_FOLDER={self.folder}", *self.clock.words]
+        found = {}
+        for name, words in service_commands(flags, n_assigners=n_assigners).items():
+            kind = transactions if name.startswith("assigner") else "Whole"
+            ours = [f"CHAOS_TRANSACTIONS={kind}", sys.executable, str(HERE / "service.py")]
+            found[name] = [*base, *ours, *words[3:]]
+        return found
 
     # --- time goes on ---------------------------------------------------------------
 
@@ -143,6 +170,8 @@ class Stage:
         for nap in self.folder.glob("nap.*"):
             self.sleep(int(nap.suffix[1:]))
             nap.unlink()
+        for crash in self.folder.glob("crash.*"):
+            crash.unlink()
         for services in (self.services, *self._rivals):
             services.check()
 
@@ -151,7 +180,6 @@ class Stage:
 
     def settle(self) -> None:
         """Wait for what is still to be undone."""
-        (self.folder / "nap").unlink(missing_ok=True)
         while self._later:
             self.wait(0.1)
 
@@ -172,27 +200,63 @@ class Stage:
         if errors:
             raise errors[0]
 
+    # --- what services say ----------------------------------------------------------
+
+    def _hear(self, name: str, line: str) -> None:
+        self._tell(name, line)
+        with suppress(ValueError, KeyError, TypeError):  # what others print is no event
+            event = json.loads(line)["event"]
+            if event == "service_started":
+                self._began[name] = self.services.pids.get(name, 0)
+            self.heard.append(Heard(name, event))
+
+    def has_said(self, event: str, since: int, *names: str) -> bool:
+        """Whether one of these (else any) logged it, after `heard` had ``since`` entries."""
+        told = self.heard[since:]
+        return any(one.event == event and (not names or one.name in names) for one in told)
+
+    def comes_true(self, is_so: Callable[[], bool], limit_s: float) -> bool:
+        """Wait for it, but not for ever."""
+        gives_up_at = time.monotonic() + limit_s
+        while not (found := is_so()) and time.monotonic() < gives_up_at:
+            self.wait(0.05)
+        return found
+
     # --- what faults are made of ----------------------------------------------------
 
     def uniform(self, low: float, high: float) -> float:
         return float(self.rng.uniform(low, high))
 
     def anybody(self) -> int:
-        """The process of some service that is awake."""
+        """The process of some service that is awake and at work."""
         found: dict[str, int] = {}
 
         def look() -> bool:
             self.tend()
-            pids = self.services.pids
-            found.update({n: p for n, p in pids.items() if p and p not in self._asleep})
+            pids = self.services.pids.items()
+            at_work = {n: p for n, p in pids if p and self._began.get(n) == p}
+            found.update({n: p for n, p in at_work.items() if p not in self._asleep})
             return bool(found)
 
         until(look, "some process runs")
         return found[str(self.rng.choice(sorted(found)))]
 
-    def sleep(self, pid: int) -> None:
-        """Stop a process for longer than its session."""
-        send(pid, signal.SIGSTOP)
+    def order(self, what: str, place: str, limit_s: float) -> bool:
+        """Have who comes to a place of a transaction first do something; whether anybody did."""
+        order, new = self.folder / what, self.folder / "order"
+        new.write_text(place)
+        new.rename(order)
+        if self.comes_true(lambda: not order.exists(), limit_s):
+            return True
+        try:
+            order.rename(new)
+        except FileNotFoundError:  # in the last moment
+            return True
+        return False
+
+    def sleep(self, pid: int) -> bool:
+        """Stop a process for longer than its session; whether it was there."""
+        is_there = send(pid, signal.SIGSTOP)
         self._asleep.add(pid)
 
         def wake() -> None:
@@ -200,23 +264,32 @@ class Stage:
             send(pid, signal.SIGCONT)
 
         self.later(SESSION_S + self.uniform(0.5, 3.0), wake)
+        return is_there
 
-    def rival(self, name: str, duration_s: float) -> None:
-        """A second process like one of the services; killed so long after it ended the first."""
-        first = self.services.pids.get(name)
-        services = Services(
-            {f"{name}-rival": self.commands[name]}, policy=RULES, on_line=self.on_line
-        )
+    def rival(self, name: str, duration_s: float) -> bool:
+        """A second process like one of the services; killed so long after one fenced the other.
+
+        Returns
+        -------
+        bool
+            Whether one of the two said that it was fenced.
+        """
+        rival, began = f"{name}-rival", len(self.heard)
+        services = Services({rival: self.commands[name]}, policy=RULES, on_line=self._hear)
         services.start()
         self._rivals.append(services)
-        gives_up_at = time.monotonic() + RIVAL_LIMIT_S
-        while self.services.pids.get(name) == first and time.monotonic() < gives_up_at:
-            self.wait(0.05)
+
+        found = self.comes_true(
+            lambda: self.has_said("service_started", began, rival), START_LIMIT_S
+        ) and self.comes_true(
+            lambda: self.has_said("producer_fenced", began, name, rival), RIVAL_LIMIT_S
+        )
         self.wait(duration_s)
         self._rivals.remove(services)
         for pid in services.pids.values():
             send(pid, signal.SIGKILL)
         services.stop()
+        return found
 
     def close(self) -> None:
         for services in (self.services, *self._rivals):
@@ -231,11 +304,12 @@ class Stage:
         self.site.write([Outgoing(self.site.topics.commands, 0, command, value)])
         self.site.n_commands += 1
 
-    def is_answered(self) -> bool:
-        """Whether every command has its outcome; the judge counts that it has one only."""
+    def answers(self) -> dict[object, str]:
+        """Command -> its outcome; the judge counts that it has one only."""
         self.tend()
         told = self.site.values(self.site.topics.lifecycle)
-        outcomes = {
-            event["command"] for event in told if event["type"] in ("installed", "rejected")
+        return {
+            event["command"]: str(event["type"])
+            for event in told
+            if event["type"] in ("installed", "rejected") and event["command"] is not None
         }
-        return len(outcomes - {None}) == self.site.n_commands

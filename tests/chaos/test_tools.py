@@ -111,7 +111,7 @@ def test_the_wall_clock_jumps_while_a_process_runs_and_nothing_else_does(tmp_pat
         pytest.skip(clock.why_not)
     says = "import time\nwhile input() != '': print(time.time(), time.monotonic(), flush=True)"
     with subprocess.Popen(
-        [*clock.words, sys.executable, "-c", says],
+        ["env", *clock.words, sys.executable, "-c", says],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
 
