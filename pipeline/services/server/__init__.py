@@ -1,0 +1,1 @@
+"""The server: the topics as a view, and the view over HTTP."""

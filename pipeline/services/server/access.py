@@ -1,0 +1,167 @@
+"""Who may ask what, and how often: tokens from a mounted file, a bucket of requests for each."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pipeline.config import AuthPolicy, ServerPolicy
+from pipeline.errors import ConfigError
+from pipeline.services.server.problems import ProblemError
+from pipeline.telemetry.logs import get_logger
+
+READ: Final = "read"
+WRITE: Final = "write"
+REQUESTS_PER_S: Final = 50.0
+BURST: Final = 100.0
+MAX_ASKERS: Final = 10_000
+"""Of which the buckets are remembered; the one that asked longest ago goes."""
+LOOK_INTERVAL_S: Final = 1.0
+_LINE: Final = re.compile(r"(?P<name>[^:\s]{1,100}):(?P<scopes>[a-z,]+):(?P<digest>[0-9a-f]{64})")
+_SCOPES: Final = frozenset({READ, WRITE})
+
+
+class Token(NamedTuple):
+    """One line of the file."""
+
+    name: str
+    scopes: frozenset[str]
+    digest: str
+    """SHA-256 of the token, hex."""
+
+
+def read_tokens(path: Path) -> tuple[Token, ...]:
+    """The tokens in a file of ``name:scopes:sha256`` lines, scopes separated by commas.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or a line is none; the line is named by its number only.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"server.auth.file is {path}, but cannot be read: {error}") from error
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line.strip())
+        scopes = frozenset(match["scopes"].split(",")) if match else frozenset()
+        if match is None or not scopes <= _SCOPES:
+            raise ConfigError(
+                f"server.auth.file is {path}, but its line {number} is not name:scopes:sha256, "
+                "with scopes of read and write and 64 hexadecimal digits"
+            )
+        found.append(Token(match["name"], scopes, match["digest"]))
+    if not found:
+        raise ConfigError(f"server.auth.file is {path}, but holds no token")
+    return tuple(found)
+
+
+def check_exposure(policy: ServerPolicy) -> None:
+    """Refuse to listen where strangers are while everybody may ask."""
+    auth = policy.auth
+    if auth.mode == "bearer" and auth.file is None:
+        raise ConfigError("server.auth.file is null, but server.auth.mode bearer needs one")
+    is_local = policy.host in ("localhost", "::1") or policy.host.startswith("127.")
+    if auth.mode == "none" and not is_local and not auth.allow_unauthenticated:
+        raise ConfigError(
+            f"server.host is {policy.host}, but server.auth.mode none is for the loopback address: "
+            "set server.auth.mode to bearer, or server.auth.allow_unauthenticated to true"
+        )
+
+
+class Doorkeeper:
+    """Lets requests in; one thread asks it.
+
+    Parameters
+    ----------
+    clock
+        Seconds of a clock that never goes back.
+    """
+
+    def __init__(self, auth: AuthPolicy, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._path = Path(auth.file) if auth.mode == "bearer" and auth.file else None
+        self._tokens = () if self._path is None else read_tokens(self._path)
+        self._stamp = self._look()
+        self._looked_at = clock()
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def admit(self, authorization: str | None, address: str, scope: str) -> str:
+        """Who asks, as logs and commands name him.
+
+        Raises
+        ------
+        ProblemError
+            ``unauthorized``, ``forbidden`` or ``too-many-requests``.
+        """
+        if self._path is None:
+            self._take(f"address {address}")
+            return "anonymous"
+        self._reread()
+        kind, _, secret = (authorization or "").partition(" ")
+        token = self._find(secret.strip()) if kind.lower() == "bearer" else None
+        if token is None:
+            self._take(f"address {address}")  # guessing has a bound, too
+            raise ProblemError("unauthorized", "the request has no valid token")
+        self._take(f"token {token.name}")
+        if scope not in token.scopes:
+            raise ProblemError("forbidden", f"the token {token.name} lacks the scope {scope}")
+        return token.name
+
+    def _find(self, secret: str) -> Token | None:
+        digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+        found = None
+        for token in self._tokens:  # all of them always: time tells nothing
+            if hmac.compare_digest(token.digest, digest):
+                found = token
+        return found
+
+    def _take(self, asker: str) -> None:
+        now = self._clock()
+        left, at = self._buckets.pop(asker, (BURST, now))
+        left = min(BURST, left + (now - at) * REQUESTS_PER_S)
+        self._buckets[asker] = (max(0.0, left - 1.0), now)
+        if len(self._buckets) > MAX_ASKERS:
+            self._buckets.popitem(last=False)
+        if left < 1.0:
+            wait_s = math.ceil((1.0 - left) / REQUESTS_PER_S)
+            raise ProblemError(
+                "too-many-requests",
+                f"more than {REQUESTS_PER_S:g} requests a second",
+                retry_after_s=max(1, wait_s),
+            )
+
+    def _look(self) -> tuple[int, int]:
+        assert self._path is not None or not self._tokens
+        if self._path is None:
+            return 0, 0
+        try:
+            found = self._path.stat()
+        except OSError:
+            return 0, 0
+        return found.st_mtime_ns, found.st_ino
+
+    def _reread(self) -> None:
+        """A file that changed counts within a second; one that is wrong changes nothing."""
+        now = self._clock()
+        if now - self._looked_at < LOOK_INTERVAL_S:
+            return
+        self._looked_at = now
+        stamp = self._look()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        assert self._path is not None
+        try:
+            self._tokens = read_tokens(self._path)
+        except ConfigError as error:
+            get_logger().error("config_rejected", key="server.auth.file", problem=str(error))

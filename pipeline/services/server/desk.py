@@ -1,0 +1,134 @@
+"""What the routes stand at: the view, the lock around it, and what else an answer needs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import ServerPolicy
+from pipeline.engine.totals import Totals
+from pipeline.kernels.contract import Kernels
+from pipeline.messages.model import Model
+from pipeline.messages.policy import EmbeddingPolicy, LimitPolicy
+from pipeline.messages.records import Outgoing
+from pipeline.state.neighbours import ExactSearch
+from pipeline.state.view import View
+from pipeline.streams.topics import TopicPolicy
+
+EXEMPLARS_S = 5.0
+"""How old the typical items in a list of clusters may be: finding them is a pass over all items."""
+MAX_SEARCHES = 8
+"""At a time."""
+
+
+@dataclass(slots=True, eq=False)
+class Desk:
+    """One per process. The follower writes with ``changed`` held, routes read with it held."""
+
+    view: View
+    totals: Totals
+    policy: ServerPolicy
+    topics: TopicPolicy
+    embedding: EmbeddingPolicy
+    """The one in force."""
+    limits: LimitPolicy
+    kernels: Kernels
+    write: Callable[[Outgoing], None]
+    """Writes one record, and returns once it is there; blocks, so without the lock."""
+    now: Callable[[], float] = time.time
+    """Seconds since 1970."""
+    search: ExactSearch | None = None
+    """None: no vectors are kept."""
+    lags: Mapping[str, int] = field(default_factory=dict)
+    """Topic -> records that the view is behind."""
+    searched: Callable[[float], None] = lambda seconds: None
+    """Is told how long a search took."""
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    """Holds everybody else off; told whenever the view has changed."""
+    searches: threading.BoundedSemaphore = field(
+        default_factory=lambda: threading.BoundedSemaphore(MAX_SEARCHES)
+    )
+    _loaded: tuple[Model, Any] | None = None
+    _exemplars: tuple[float, dict[str, bytes]] = (0.0, {})
+    _spreads: tuple[int, dict[str, float]] = (-1, {})
+    _labels: tuple[Model | None, dict[str, int]] = (None, {})
+    _shifts: tuple[Model | None, NDArray[np.float64]] = (None, np.empty(0))
+
+    @contextmanager
+    def looking(self) -> Iterator[View]:
+        """The view, while nobody changes it."""
+        with self.changed:
+            yield self.view
+
+    def reached(self, partition: int, offset: int, within_s: float) -> bool:
+        """Wait until the record at an offset shows; False if it does not in time."""
+        with self.changed:
+            return self.changed.wait_for(
+                lambda: self.view.next_offset(partition) > offset, within_s
+            )
+
+    def loaded(self, model: Model) -> Any:
+        """The model as the kernels want it; made once."""
+        if self._loaded is None or self._loaded[0] is not model:
+            self._loaded = (model, self.kernels.load(model.centroids))
+        return self._loaded[1]
+
+    def label_of(self, model: Model) -> Mapping[str, int]:
+        """Cluster -> its place in the model; with the lock held."""
+        if self._labels[0] is not model:
+            self._labels = (model, {c: i for i, c in enumerate(model.manifest.clusters)})
+        return self._labels[1]
+
+    def shifts(self, model: Model) -> NDArray[np.float64]:
+        """(n_clusters,) how far centroids are from where they were fitted, in units of the spread.
+
+        NaN where the fit had none. With the lock held.
+        """
+        if self._shifts[0] is not model:
+            moved = model.centroids.astype(np.float64) - model.fitted
+            spread = np.sqrt(model.mean_squared_distances)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                found = np.sqrt(np.einsum("ij,ij->i", moved, moved)) / spread
+            self._shifts = (model, np.where(spread > 0.0, found, np.nan))
+        return self._shifts[1]
+
+    def exemplars(self) -> Mapping[str, bytes]:
+        """A typical item of every cluster that has members; with the lock held."""
+        made_at, found = self._exemplars
+        now = self.now()
+        if not found or not 0.0 <= now - made_at < EXEMPLARS_S:
+            found = self.view.items.exemplars()
+            self._exemplars = (now, found)
+        return found
+
+    def spreads(self) -> Mapping[str, float]:
+        """Root mean squared distance of members to their mean, by cluster; with the lock held.
+
+        As the partitions have told it last; a cluster that none has told of is not in it.
+        """
+        mark = self.totals.mark
+        if self._spreads[0] != mark:
+            ids = self.totals.changed_since(0)
+            weights = self.totals.weights(ids)
+            means = self.totals.means(ids)
+            squares = self.totals.squares(ids)
+            variances = squares / np.where(weights > 0.0, weights, 1.0)
+            variances -= np.einsum("ij,ij->i", means, means)
+            spreads = np.sqrt(np.maximum(variances, 0.0)).tolist()
+            self._spreads = (
+                mark,
+                {c: s for c, s, w in zip(ids, spreads, weights.tolist(), strict=True) if w > 0.0},
+            )
+        return self._spreads[1]
+
+
+def shown(squared: NDArray[np.float64] | float, metric: str) -> Any:
+    """Squared distances as users see them: their roots, or cosine distances."""
+    return np.multiply(squared, 0.5) if metric == "cosine" else np.sqrt(squared)

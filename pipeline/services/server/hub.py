@@ -1,0 +1,305 @@
+"""Who gets which event: queues with bounds, filters, and the way on from a resume token.
+
+Pure: no clock, no socket, no lock. What is told is the same whichever way it goes out.
+
+A subscriber that is up to date gets events into a queue of its own. Where the queue is full the
+oldest changes go, and are counted; only where there are none left, the oldest of the others. One
+that comes back reads from the ring until it is up to date, so that nothing is dropped of what the
+ring still has.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+from pipeline.services.server.stream_ring import (
+    CHANGES,
+    RING_EVENTS,
+    Lane,
+    Ring,
+    Told,
+)
+from pipeline.services.server.stream_tokens import Token, write_token
+from pipeline.services.server.stream_wanted import Wanted
+
+MAX_QUEUED: Final = 1000
+MAX_QUEUED_BYTES: Final = 256 * 1024
+MAX_FRAME_BYTES: Final = 64 * 1024
+MAX_FRAME_EVENTS: Final = 500
+MAX_LOOKED_AT: Final = 4096
+"""Events of the ring that one call looks at: some milliseconds."""
+
+_Group = tuple[frozenset[str], frozenset[str]]
+"""Channels and types."""
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+class Batch(NamedTuple):
+    """What a subscriber gets next."""
+
+    events: Sequence[Told]
+    dropped: int
+    """Events that were wanted, and went because the queue was full, since the batch before."""
+    resume: str
+    gap: int | None
+    """Before these events so many offsets are missing, -1: nobody knows how many; None: none."""
+    has_more: bool
+
+
+class Subscriber:
+    """One subscription; made by `Hub.subscribe`.
+
+    Attributes
+    ----------
+    owner
+        Whatever the transport wants to know it by.
+    """
+
+    __slots__ = (
+        "_changes", "_cursor", "_dropped", "_gap", "_n_bytes", "_others", "_seen", "n_dropped",
+        "owner", "wanted",
+    )  # fmt: skip
+
+    def __init__(self, wanted: Wanted, owner: object) -> None:
+        self.wanted, self.owner = wanted, owner
+        self.n_dropped = 0
+        """In all."""
+        self._changes: deque[Told] = deque()
+        self._others: deque[Told] = deque()
+        self._n_bytes = self._dropped = 0
+        self._cursor: int | None = None
+        """The next number to be read from the ring; None: up to date."""
+        self._gap: int | None = None
+        self._seen: dict[Lane, int] = {}
+        """What another replica has told already, where it was ahead of this one."""
+
+    def __len__(self) -> int:
+        """Events in the queue."""
+        return len(self._changes) + len(self._others)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the events in the queue."""
+        return self._n_bytes
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it still reads from the ring."""
+        return self._cursor is not None
+
+    @property
+    def has_events(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._changes or self._others or self._dropped) or (
+            self._cursor is not None or self._gap is not None
+        )
+
+    def _push(self, events: Sequence[Told], n_bytes: int) -> bool:
+        """Queue events; whether it is for the first time since the last batch."""
+        if self._cursor is not None:
+            return False  # it comes to them
+        if self._seen:
+            events = [told for told in events if not self._has_seen(told)]
+            n_bytes = sum(len(told.body) for told in events)
+        if not events:
+            return False
+        was_empty = not (self._changes or self._others)
+        if events[0].channel == events[-1].channel == CHANGES:  # a batch is of one topic
+            self._changes.extend(events)
+        else:
+            self._others.extend(events)
+        self._n_bytes += n_bytes
+        while (len(self) > MAX_QUEUED or self._n_bytes > MAX_QUEUED_BYTES) and len(self) > 1:
+            gone = (self._changes or self._others).popleft()
+            self._n_bytes -= len(gone.body)
+            self._dropped += 1
+            self.n_dropped += 1
+        return was_empty
+
+    def _has_seen(self, told: Told) -> bool:
+        return told.offset < self._seen.get((told.channel, told.partition), 0)
+
+    def _pop(self) -> Iterator[Told]:
+        """Events in their order, as many as one frame takes."""
+        n_bytes = n = 0
+        while self._changes or self._others:
+            queue = self._changes or self._others
+            if self._changes and self._others and self._others[0].number < queue[0].number:
+                queue = self._others
+            n, n_bytes = n + 1, n_bytes + len(queue[0].body)
+            if n > 1 and (n > MAX_FRAME_EVENTS or n_bytes > MAX_FRAME_BYTES):
+                return
+            told = queue.popleft()
+            self._n_bytes -= len(told.body)
+            yield told
+
+    def _queued(self) -> Iterable[Told]:
+        yield from self._changes
+        yield from self._others
+
+
+class Hub:
+    """The ring, and everybody who listens.
+
+    Parameters
+    ----------
+    topics
+        See `pipeline.services.server.stream_tokens.topics_digest`.
+    """
+
+    def __init__(self, topics: bytes, *, capacity: int = RING_EVENTS) -> None:
+        self.topics, self.epoch = topics, 0
+        self.ring = Ring(capacity)
+        self._groups: dict[_Group, set[Subscriber]] = {}
+        self._by_item: dict[str, set[Subscriber]] = {}
+        self._by_cluster: dict[str, set[Subscriber]] = {}
+        self._of_clusters: set[Subscriber] = set()
+        """Those that filter clusters: they get what is about the whole model, too."""
+        self._token: tuple[int, int, str] = (-1, -1, "")
+
+    def offer(self, events: Iterable[Told]) -> list[Subscriber]:
+        """Take in events of one channel, in order; who has something now, and had nothing before.
+
+        Those that came already are passed over. ``number`` of an event is set here.
+        """
+        batch: list[Told] = []
+        for event in events:
+            if self.ring.is_new(event.channel, event.partition, event.offset):
+                told = event._replace(number=self.ring.next)
+                self.ring.add(told)
+                batch.append(told)
+        if not batch:
+            return []
+        woken: list[Subscriber] = []
+        for (channels, types), members in self._groups.items():
+            fits = [t for t in batch if t.channel in channels and (not types or t.kind in types)]
+            if fits:
+                n_bytes = sum(len(told.body) for told in fits)
+                woken += [one for one in members if one._push(fits, n_bytes)]
+        for one, chosen in self._chosen(batch).items():
+            if one._push(chosen, sum(len(told.body) for told in chosen)):
+                woken.append(one)
+        return woken
+
+    def _chosen(self, batch: Sequence[Told]) -> Mapping[Subscriber, list[Told]]:
+        """What those get whose filters name items or clusters."""
+        found: dict[Subscriber, list[Told]] = {}
+        for told in batch:
+            listeners: set[Subscriber] = set()
+            if told.item is not None:
+                listeners.update(self._by_item.get(told.item, ()))
+            for cluster in told.clusters:
+                listeners.update(self._by_cluster.get(cluster, ()))
+            if not told.clusters:
+                listeners.update(self._of_clusters)
+            for one in listeners:
+                if one.wanted.takes(told):
+                    found.setdefault(one, []).append(told)
+        return found
+
+    def subscribe(self, wanted: Wanted, token: Token | None, owner: object) -> Subscriber:
+        """Begin with the next event, or behind what a token says."""
+        one = Subscriber(wanted, owner)
+        if token is not None and wanted.events:
+            if token.topics != self.topics:
+                one._gap = -1
+            else:
+                number, gap = self.ring.find(token.positions, wanted.events)
+                one._cursor, one._gap = number, gap or None
+                heads = self.ring.positions(self.ring.next)
+                is_ahead = any(at > heads.get(lane, 0) for lane, at in token.positions.items())
+                # in the ring lanes interleave: of some there is more behind the number than is new
+                one._seen = token.positions
+                if number == self.ring.next and not is_ahead:
+                    one._cursor, one._seen = None, {}
+        self._enlist(one, is_in=True)
+        return one
+
+    def unsubscribe(self, one: Subscriber) -> None:
+        """Nothing more for it."""
+        self._enlist(one, is_in=False)
+
+    def take(self, one: Subscriber) -> Batch | None:
+        """What it gets next; None: nothing."""
+        gap, one._gap = one._gap, None
+        if one._cursor is not None and not len(one):
+            gap = self._read_on(one, gap)
+        events = tuple(one._pop())
+        dropped, one._dropped = one._dropped, 0
+        if not events and not dropped and gap is None:
+            return None
+        return Batch(events, dropped, self.token(one), gap, one.has_events)
+
+    def token(self, one: Subscriber) -> str:
+        """From where on it has not seen everything."""
+        ring = self.ring
+        first = min((queue[0].number for queue in (one._changes, one._others) if queue),
+                    default=ring.next if one._cursor is None else one._cursor)  # fmt: skip
+        if first == ring.next and not one._seen:
+            if self._token[:2] != (first, self.epoch):
+                text = write_token(self.topics, self.epoch, ring.positions(first))
+                self._token = (first, self.epoch, text)
+            return self._token[2]
+        positions = ring.positions(first)
+        for lane, offset in one._seen.items():
+            positions[lane] = max(offset, positions.get(lane, 0))
+        if first < ring.oldest:  # what waits is not in the ring any more
+            for told in one._queued():
+                lane = (told.channel, told.partition)
+                positions[lane] = min(told.offset, positions[lane])
+        return write_token(self.topics, self.epoch, positions)
+
+    def _read_on(self, one: Subscriber, gap: int | None) -> int | None:
+        """Queue what follows in the ring; up to date at its end. The gap that it has now."""
+        ring, number = self.ring, one._cursor
+        assert number is not None
+        if number < ring.oldest:
+            gap = (gap or 0) + ring.oldest - number
+            number = ring.oldest
+        stop = min(ring.next, number + MAX_LOOKED_AT)
+        n_bytes = n = 0
+        while number < stop and n < MAX_FRAME_EVENTS and n_bytes < MAX_FRAME_BYTES:
+            told = ring.get(number)
+            number += 1
+            if one.wanted.takes(told) and not one._has_seen(told):
+                (one._changes if told.channel == CHANGES else one._others).append(told)
+                n, n_bytes = n + 1, n_bytes + len(told.body)
+        one._n_bytes += n_bytes
+        one._cursor = number
+        if number == ring.next:
+            heads = ring.positions(number)
+            one._cursor = None
+            one._seen = {lane: at for lane, at in one._seen.items() if at > heads.get(lane, 0)}
+        return gap
+
+    def _enlist(self, one: Subscriber, *, is_in: bool) -> None:
+        wanted = one.wanted
+        open_channels = set(wanted.events)
+        if wanted.clusters:
+            open_channels.clear()
+            if is_in:
+                self._of_clusters.add(one)
+            else:
+                self._of_clusters.discard(one)
+        elif wanted.items:
+            open_channels.discard(CHANGES)
+        if open_channels:
+            _list(self._groups, (frozenset(open_channels), wanted.types), one, is_in)
+        for item in wanted.items:
+            _list(self._by_item, item, one, is_in)
+        for cluster in wanted.clusters:
+            _list(self._by_cluster, cluster, one, is_in)
+
+
+def _list(register: dict[_Key, set[Subscriber]], key: _Key, one: Subscriber, is_in: bool) -> None:
+    """Add somebody under a key, or take him away; no empty set stays."""
+    if is_in:
+        register.setdefault(key, set()).add(one)
+        return
+    found = register.get(key)
+    if found is not None:
+        found.discard(one)
+        if not found:
+            del register[key]

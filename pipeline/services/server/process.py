@@ -1,0 +1,137 @@
+"""The server, put together: what folds the topics, and the application that answers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from starlette.types import ASGIApp
+
+from pipeline.config import Config
+from pipeline.engine.totals import Totals
+from pipeline.kernels.contract import Kernels
+from pipeline.messages.records import Outgoing
+from pipeline.services.server.access import Doorkeeper, check_exposure
+from pipeline.services.server.app import make_api, program_version
+from pipeline.services.server.desk import Desk
+from pipeline.services.server.following import Follower, Listener
+from pipeline.services.server.gate import Gate
+from pipeline.services.server.pages import Cursors
+from pipeline.services.server.reports import ServerReports
+from pipeline.services.server.stream_reports import StreamReports
+from pipeline.services.server.stream_ring import CHANGES, DRIFT, LIFECYCLE
+from pipeline.services.server.stream_tokens import topics_digest
+from pipeline.services.server.streams import Streams
+from pipeline.state.view import View
+from pipeline.streams.contract import Broker
+
+
+class Server:
+    """What `pipeline.services.lifecycle.serve` turns: each step takes records in.
+
+    Parameters
+    ----------
+    input_is_compacted
+        The input stores the vectors.
+    listeners
+        Are told what comes; see `pipeline.services.server.following.Listener`.
+    now
+        Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        broker: Broker,
+        kernels: Kernels,
+        *,
+        input_is_compacted: bool,
+        reports: ServerReports,
+        listeners: Sequence[Listener] = (),
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        policy, embedding = config.server, config.embedding
+        check_exposure(policy)
+        self._reports = reports
+        writing, producer = threading.Lock(), broker.producer()
+
+        def write(record: Outgoing) -> None:
+            with writing:
+                producer.write(record)
+                producer.flush()
+
+        self.desk = Desk(
+            view=View(config.topics.partitions),
+            totals=Totals(
+                config.topics.partitions, embedding.dimensions,
+                max_component=embedding.largest_component,
+            ),
+            policy=policy,
+            topics=config.topics,
+            embedding=embedding,
+            limits=config.limits,
+            kernels=kernels,
+            write=write,
+            now=now,
+            searched=reports.searched,
+        )  # fmt: skip
+        topics = config.topics
+        told = {CHANGES: topics.changes, LIFECYCLE: topics.lifecycle, DRIFT: topics.drift}
+        ids = broker.topic_ids(told.values())
+        self.streams = Streams(
+            self.desk,
+            StreamReports(reports.log, reports.metrics),
+            topics_digest([ids.get(topic, "") for topic in told.values()]),
+            version=program_version(),
+        )
+        self.follower = Follower(
+            broker, self.desk, embedding, input_is_compacted=input_is_compacted,
+            listeners=[*listeners, self.streams.hear], clock=clock,
+        )  # fmt: skip
+        for channel, topic in told.items():
+            self.streams.begin(channel, self.follower.positions(topic))
+        cursors = Cursors(_cursor_key(config, broker))
+        self.api = make_api(self.desk, cursors, reports.health, self.streams)
+        self.app: ASGIApp = Gate(
+            self.api,
+            desk=self.desk,
+            doorkeeper=Doorkeeper(policy.auth, clock),
+            tell=reports.request_finished,
+            clock=clock,
+        )
+        # the first assignment compiles; a request shall not wait for that
+        kernels.assign(
+            kernels.load(np.zeros((2, embedding.dimensions), np.float32)),
+            np.zeros((1, embedding.dimensions), np.float32),
+            second=True,
+        )
+
+    def step(self) -> None:
+        """Take in what there is."""
+        self.follower.step()
+        self._reports.stepped(self.desk, self.follower)
+
+    def close(self) -> None:
+        """Send the clients of streams away, and free the readers."""
+        self.streams.drain()
+        self.follower.close()
+
+
+def _cursor_key(config: Config, broker: Broker) -> bytes:
+    """The same in every replica: of the tokens' file that all of them mount, and of the topics.
+
+    A cursor opens nothing, so without a file it is enough that none is taken for another's.
+    """
+    auth, topic = config.server.auth, config.topics.model
+    digest = hashlib.sha256(b"eddy-cursor\n")
+    digest.update(broker.topic_ids([topic]).get(topic, "").encode())
+    if auth.mode == "bearer" and auth.file is not None:
+        with contextlib.suppress(OSError):
+            digest.update(Path(auth.file).read_bytes())
+    return digest.digest()
