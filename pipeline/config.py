@@ -16,7 +16,7 @@ import reprlib
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -38,10 +38,6 @@ from pipeline.streams.topics import TopicPolicy
 from pipeline.telemetry.policy import TelemetryPolicy
 
 PREFIX: Final = "EDDY_"
-NOT_YET_SECTIONS: Final = ("server",)
-"""Read and checked, but nothing obeys them yet: the form of the file is public, so it is whole
-from the start."""
-
 SECRET: Final = re.compile(r"password|secret|key\.pem|token|oauthbearer\.config")
 _ENDS_SECRET: Final = re.compile(r"(?:password|secret|key\.pem)$")
 _NO_OPTION: Final = re.compile(r"EDDY_CONFIG$|EDDY_TEST_")
@@ -60,7 +56,9 @@ class AuthPolicy:
     mode: Literal["none", "bearer"] = "none"
     """none is for the loopback address only."""
     file: str | None = None
-    """Lines of `name:scopes:sha256`, one per token."""
+    """Lines of `name:scopes:sha256`, one per token; scopes: read, write."""
+    allow_unauthenticated: bool = False
+    """Whether mode none may be used on any other address, where strangers may ask as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +74,18 @@ class ServerPolicy:
     vectors: Literal["all", "none"] = "all"
     """Whether vectors are kept, for what asks after similar items."""
     max_vector_bytes: int = 8 * 2**30
-    """Memory that they may take."""
+    """Memory that they may take; if they would take more, none are kept."""
     auth: AuthPolicy = field(default_factory=AuthPolicy)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"server.port is {self.port}, but must be 0 to 65535")
+        if self.root_path and not self.root_path.startswith("/"):
+            raise ConfigError(f"server.root_path is {self.root_path!r}, but must begin with /")
+        if self.max_vector_bytes < 0:
+            raise ConfigError(
+                f"server.max_vector_bytes is {self.max_vector_bytes}, but must not be negative"
+            )
 
 
 KAFKA_DEFAULTS: Final = {"bootstrap.servers": "localhost:9092"}
@@ -123,6 +127,9 @@ class Config:
                 f"limits.max_record_bytes is {self.limits.max_record_bytes}, but must be at least "
                 f"{least} for {n_dims} dimensions"
             )
+        if self.embedding.dtype != self.state.dtype:
+            noted = replace(self.embedding, dtype=self.state.dtype)
+            object.__setattr__(self, "embedding", noted)  # frozen from here on
 
 
 class Option(NamedTuple):
@@ -132,11 +139,6 @@ class Option(NamedTuple):
     policy: type
     type: Any
     default: object
-
-    @property
-    def is_used(self) -> bool:
-        """Whether anything obeys it yet."""
-        return self.key.partition(".")[0] not in NOT_YET_SECTIONS
 
 
 class Given(NamedTuple):
@@ -212,6 +214,11 @@ def instance(config: Config) -> str:
     return config.instance or socket.gethostname()
 
 
+def option_fields(policy: Any) -> list[Field[Any]]:
+    """The fields of a policy that are options or sections; what is derived is neither."""
+    return [one for one in fields(policy) if one.metadata.get("is_option", True)]
+
+
 @cache
 def options() -> Mapping[str, Option]:
     """Every key, in the order of the file."""
@@ -220,7 +227,7 @@ def options() -> Mapping[str, Option]:
 
 def _walk(policy: type, path: str) -> Iterator[Option]:
     hints = get_type_hints(policy)
-    for one in fields(policy):
+    for one in option_fields(policy):
         key, hint = f"{path}{one.name}", hints[one.name]
         if is_dataclass(hint):
             assert isinstance(hint, type)
@@ -238,7 +245,7 @@ def _walk(policy: type, path: str) -> Iterator[Option]:
 
 def _from_file(path: Path) -> dict[str, Given]:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Yaml)  # nosec B506
+        tree = _Yaml(path.read_text(encoding="utf-8")).get_single_data()
         if not isinstance(tree, dict | None):
             raise ConfigError(f"{path} holds {_got(tree)}, but must hold options by name")
         origin = f"file {path}"
@@ -359,7 +366,7 @@ def _readings(option: Option, given: Given) -> Iterator[object]:
     text = str(given.value)
     # a cron schedule begins with a star, in YAML an alias
     with suppress(yaml.YAMLError, RecursionError):
-        yield yaml.load(text, _Yaml)  # nosec B506
+        yield _Yaml(text).get_single_data()
     yield text
     if get_origin(option.type) is tuple:
         yield [word.strip() for word in text.split(",")]
@@ -381,7 +388,7 @@ def _kafka_value(key: str, given: Given) -> str | None:
 
 def _build(policy: Any, values: Mapping[str, object], path: str) -> Any:
     hints, arguments = get_type_hints(policy), {}
-    for one in fields(policy):
+    for one in option_fields(policy):
         key, hint = f"{path}{one.name}", hints[one.name]
         if is_dataclass(hint):
             arguments[one.name] = _build(hint, values, f"{key}.")

@@ -50,6 +50,15 @@ class RecordError(PipelineError):
         super().__init__(message)
         self.reason = reason
 
+    def kept(self) -> RecordError:
+        """Itself, to be stored beside what it was found in: without the frames it came through.
+
+        They hold the batch and the batch holds the error, so all of it would wait for the
+        collector of circles, which comes late (`pipeline.services.launch`).
+        """
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
+
 
 class TransientError(PipelineError):
     """The same work may succeed later."""

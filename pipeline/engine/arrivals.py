@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from pipeline.kernels.contract import Assignment, Kernels, Labels, Points, Sums,
 from pipeline.messages.codec import encode_assignment, encode_vector, vector_headers
 from pipeline.messages.embedding import model_headers, successor_key
 from pipeline.messages.events import Cause
+from pipeline.messages.halves import widened
 from pipeline.messages.model import Model
 from pipeline.messages.records import Outgoing
 from pipeline.state.members import Ghost, Members, Metadata, PartitionState, write_members
@@ -39,20 +41,19 @@ def take_over(state: PartitionState, model: Model, *, is_weighted: bool) -> None
     The labels are those of the model's table already. About 2 s for 10**6 members, in one piece.
     """
     old, manifest = state.members, model.manifest
-    members = Members(manifest.dimensions)
+    members = Members(manifest.dimensions, dtype=old.vectors.dtype)
     members.metadata = old.metadata
     members.ghosts = {key: ghost._replace(is_behind=True) for key, ghost in old.ghosts.items()}
-    keys = list(old.of)
-    rows = [old.of[key] for key in keys]
+    rows = old.occupied()
     columns = zip(
-        keys, old.labels[rows].tolist(), old.offsets[rows].tolist(), old.kept[rows].tolist(),
-        strict=True,
+        old.names(rows), old.labels[rows].tolist(), old.offsets[rows].tolist(),
+        old.kept[rows].tolist(), strict=True,
     )  # fmt: skip
     for key, label, offset, is_kept in columns:
         members.ghosts[key] = Ghost(label, offset, is_kept, is_behind=True)
     arrivals = state.successors
     if arrivals is None:  # the process was not told of the next model, so it has nobody
-        arrivals = Successors(manifest.dimensions)
+        arrivals = Successors(manifest.dimensions, dtype=old.vectors.dtype)
     members.reserve(len(arrivals))
     state.members, state.successors = members, None
     state.await_arrivals(arrivals)
@@ -122,8 +123,8 @@ def arrive(
     """Let items in that wait; every assignment is written anew, for it has another source."""
     arrivals, loaded = state.arrivals, writer.loaded
     assert arrivals is not None
-    rows = np.array([arrivals.of[key] for key in keys], np.intp)
-    vectors, timestamps = arrivals.vectors[rows], arrivals.timestamps[rows]
+    rows = arrivals.rows_of(keys)
+    vectors, timestamps = widened(arrivals.vectors[rows]), arrivals.timestamps[rows]
     found = writer.kernels.assign(loaded.device, vectors, second=True)
     manifest = loaded.model.manifest
     assert manifest.embedding_since is not None
@@ -156,8 +157,7 @@ def arrive(
 def next_arrivals(state: PartitionState, max_rows: int) -> list[bytes]:
     """The items of a slice."""
     assert state.arrivals is not None
-    of = state.arrivals.of
-    return [key for key, _ in zip(of, range(max_rows), strict=False)]
+    return state.arrivals.names(state.arrivals.occupied()[:max_rows])
 
 
 def _write(
@@ -216,10 +216,11 @@ def lose_ghosts(state: PartitionState, writer: EventWriter) -> Changes:
     settings, p = writer.settings, state.partition
     created_at_ms = writer.loaded.model.manifest.created_at_ms
     successors = state.successors
-    waiting = {} if successors is None else successors.of
+    waiting: Successors | tuple[()] = () if successors is None else successors
     strays = [] if successors is None else sorted(successors.strays)[:MAX_LOST]
     n_left = 0 if successors is None else len(successors.strays) - len(strays)
-    ghosts = [(key, g) for key, g in state.members.ghosts.items() if key not in waiting]
+    overdue = ((key, g) for key, g in state.members.ghosts.items() if key not in waiting)
+    ghosts = list(islice(overdue, MAX_LOST + 1))
     ghosts, is_last = ghosts[:MAX_LOST], len(ghosts) <= MAX_LOST and not n_left
     steps = [
         Step(

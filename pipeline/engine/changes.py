@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import Reason
 from pipeline.kernels.contract import Kernels, Labels, Points, Weights
+from pipeline.messages.halves import widened
 from pipeline.messages.records import Outgoing
 from pipeline.state.members import Metadata, PartitionState, Version, write_members
 
@@ -86,7 +87,7 @@ class Applied:
 
     def install(self, state: PartitionState, kernels: Kernels) -> None:
         members = state.members
-        removed_rows = np.array([members.of[key] for key in self.removed], np.intp)
+        removed_rows = members.rows_of(self.removed)
         self._fold(state, kernels, removed_rows)
         self._count(state)
 
@@ -94,7 +95,7 @@ class Applied:
         for key in self.ghosts_gone:
             del members.ghosts[key]
         if self.kept_anew:
-            members.kept[[members.of[key] for key in self.kept_anew]] = True
+            members.kept[members.rows_of(self.kept_anew)] = True
         if self.keys:
             write_members(
                 members, self.keys, self.vectors, self.labels, self.proofs,
@@ -115,7 +116,7 @@ class Applied:
             is_weighted = self.weights is not None
             kernels.accumulate(
                 state.sums,
-                _take(members.vectors, self.old_rows),
+                widened(_take(members.vectors, self.old_rows)),
                 old_labels.astype(np.int32),
                 self.vectors,
                 self.labels,
@@ -123,7 +124,7 @@ class Applied:
                 new_weights=self.weights,
             )
         if self.removed:
-            gone = members.vectors[removed]
+            gone = widened(members.vectors[removed])
             nowhere = np.full(len(gone), -1, np.int32)
             weights = None if self.weights is None else members.weights[removed]
             kernels.accumulate(
@@ -164,7 +165,7 @@ class Swept:
         members = state.members
         if len(self.recounted):
             rows, new = self.rows[self.recounted], self.labels[self.recounted]
-            vectors, old = members.vectors[rows], members.labels[rows]
+            vectors, old = widened(members.vectors[rows]), members.labels[rows]
             old_weights = new_weights = None
             if self.weights is not None:
                 old_weights, new_weights = members.weights[rows], self.weights[self.recounted]

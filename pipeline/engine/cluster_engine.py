@@ -174,7 +174,7 @@ class ClusterEngine:
         successor = self.settings.embedding.successor
         state.successors = restored.successors
         if state.successors is None and successor is not None:
-            state.successors = Successors(successor.dimensions)
+            state.successors = Successors(successor.dimensions, dtype=successor.dtype)
         if restored.arrivals is not None:
             state.await_arrivals(restored.arrivals)
         loaded = self._loaded
@@ -337,7 +337,7 @@ class ClusterEngine:
         for partition, state in self.partitions.items():
             if state.arrivals is not None:
                 keys = {r.key for r in records if r.partition == partition and r.key is not None}
-                waiting = [key for key in keys if key in state.arrivals.of]
+                waiting = state.arrivals.present(list(keys))
                 if waiting:
                     found.append(arrive(state, self._writer(), self.drift, sorted(waiting)))
         return found

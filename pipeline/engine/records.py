@@ -193,8 +193,7 @@ class RecordFold:
         """One `_Item` for every key, as the state has it."""
         members = self.state.members
         distinct = [key for key in dict.fromkeys(keys) if key is not None]
-        get = members.of.get
-        rows = [get(key, NOWHERE) for key in distinct]
+        rows = members.find_all(distinct).tolist()
         known = [row for row in rows if row != NOWHERE]
         columns = zip(
             members.labels[known].tolist(),

@@ -6,7 +6,11 @@ import numpy as np
 
 from pipeline.clustering.forgetting import Decay
 from pipeline.kernels.contract import Kernels, Sums
+from pipeline.messages.halves import widened
 from pipeline.state.members import PartitionState
+
+WIDENED_ROWS = 2**14
+"""Rows of float16 at a time: all of them as float32 would be twice what is held."""
 
 
 def recount(
@@ -31,7 +35,11 @@ def recount(
         max_component=max_component,
         is_weighted=decay is not None,
     )
-    vectors, nowhere = members.vectors[:n_rows], np.full(n_rows, -1, np.int32)
-    kernels.accumulate(
-        state.sums, vectors, nowhere, vectors, labels, old_weights=weights, new_weights=weights
-    )
+    step = n_rows if members.vectors.dtype == np.float32 else WIDENED_ROWS
+    for start in range(0, max(n_rows, 1), max(step, 1)):
+        part = slice(start, min(start + step, n_rows))
+        vectors, nowhere = widened(members.vectors[part]), np.full_like(labels[part], -1)
+        some = None if weights is None else weights[part]
+        kernels.accumulate(
+            state.sums, vectors, nowhere, vectors, labels[part], old_weights=some, new_weights=some
+        )

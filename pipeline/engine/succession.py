@@ -18,6 +18,7 @@ from pipeline.messages.codec import encode_vector, vector_headers
 from pipeline.messages.embedding import model_headers, offset_headers, successor_key
 from pipeline.messages.records import Headers, Outgoing, Record
 from pipeline.state.members import Metadata, PartitionState
+from pipeline.state.rows import NOWHERE
 from pipeline.state.successors import Successors
 
 IN_STATE = -1
@@ -59,7 +60,7 @@ class Succeeded:
         successors.remove(self.removed)
         successors.strays.difference_update(self.cleared)
         if self.kept_anew:
-            successors.kept[[successors.of[key] for key in self.kept_anew]] = True
+            successors.kept[successors.rows_of(self.kept_anew)] = True
         if not self.keys:
             return
         successors.write(
@@ -129,7 +130,7 @@ class SuccessionFold:
         known = self._of(key)
         if known is None or known.kept:
             return
-        row = self.successors.of[key] if known.vector == IN_STATE else known.vector
+        row = self.successors.row_of(key) if known.vector == IN_STATE else known.vector
         vector = (self.successors.vectors if known.vector == IN_STATE else self.vectors)[row]
         embedding = self.settings.embedding.successor
         assert embedding is not None
@@ -148,7 +149,6 @@ class SuccessionFold:
         """What the batch makes of the set; None: it leaves it as it is."""
         if not self._touched and not self._cleared:
             return None
-        known = self.successors.of
         put = [(k, n) for k, n in self._touched.items() if n is not None and n.vector != IN_STATE]
         stays = [(k, n) for k, n in self._touched.items() if n is not None and n.vector == IN_STATE]
         found = [n for _, n in put]
@@ -161,7 +161,7 @@ class SuccessionFold:
             kept=[n.kept for n in found],
             timestamps=[n.timestamp_ms for n in found],
             metadata=[n.metadata for n in found],
-            removed=[key for key, n in self._touched.items() if n is None and key in known],
+            removed=self.successors.present([k for k, n in self._touched.items() if n is None]),
             kept_anew=[key for key, n in stays if n.kept],
             cleared=list(self._cleared),
         )
@@ -175,8 +175,8 @@ class SuccessionFold:
         if key in self._touched:
             return self._touched[key]
         successors = self.successors
-        row = successors.of.get(key)
-        if row is None:
+        row = successors.find(key)
+        if row == NOWHERE:
             return None
         return _Next(
             IN_STATE,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +12,7 @@ from pipeline.engine.setting import shown
 from pipeline.kernels.contract import Assignment
 from pipeline.messages.codec import encode_assignment
 from pipeline.messages.events import Cause
+from pipeline.messages.halves import widened
 from pipeline.messages.records import Outgoing
 from pipeline.state.members import PartitionState
 
@@ -43,7 +42,7 @@ def sweep_slice(
     assert state.to_sweep
     members = state.members
     rows, left = _next_rows(state, drift, max_rows)
-    vectors = members.vectors[rows]
+    vectors = widened(members.vectors[rows])
     # with the runner-up: only then does a gap, and so a proof, say all that there is to say
     found = writer.kernels.assign(writer.loaded.device, vectors, second=True)
     is_moved = is_recounted = found.labels != members.labels[rows]
@@ -118,7 +117,7 @@ def _write(
     second = shown(found.second_distances_squared, metric).tolist()
     steps: list[Step] = []
     columns = zip(
-        _keys(state, rows.tolist()),
+        members.names(rows),
         members.labels[rows].tolist(),
         found.labels.tolist(),
         members.offsets[rows].tolist(),
@@ -143,9 +142,3 @@ def _write(
     tally = changes.tally
     tally.n_events = tally.n_reassigned_by_model = len(events)
     tally.confidences = confidences
-
-
-def _keys(state: PartitionState, rows: Sequence[int]) -> list[bytes]:
-    keys = [state.members.keys[row] for row in rows]
-    assert None not in keys, "a free row was swept"
-    return [key for key in keys if key is not None]

@@ -122,8 +122,10 @@ class Avx512Kernels(CpuKernels):
             )
 
     def _way(self, model: CpuModel, name: str, kind: type[Panels]) -> Way:
+        centroids = model.centroids
+
         def make() -> PackedSearch:
-            packed = pack(model.centroids, kind)
+            packed = pack(centroids, kind)
             assert packed is not None  # there is no prefix to fail
             return self._new_search(*packed)
 

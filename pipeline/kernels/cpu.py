@@ -44,21 +44,35 @@ _Scale = float | NDArray[np.float64]
 _Scales = tuple[_Scale, _Scale]  # of components and of squared norms: `cpu_sums.scale_of`
 
 
-class CpuModel(Model):
-    """A model of the CPU twins."""
+class Float32Operands:
+    """What a search with float32 operands needs, made when it is first wanted."""
 
-    __slots__ = ("_bounded",)
+    __slots__ = ("_bounded", "_centroids")
 
     def __init__(self, centroids: Points) -> None:
-        super().__init__(centroids.copy())
+        self._centroids = centroids
         self._bounded: BoundedModel | None = None
 
     @property
     def bounded(self) -> BoundedModel:
-        """For a search with float32 operands."""
         if self._bounded is None:
-            self._bounded = bounded(self.centroids)
+            self._bounded = bounded(self._centroids)
         return self._bounded
+
+
+class CpuModel(Model):
+    """A model of the CPU twins."""
+
+    __slots__ = ("float32",)
+
+    def __init__(self, centroids: Points) -> None:
+        super().__init__(centroids.copy())
+        self.float32 = Float32Operands(self.centroids)
+
+    @property
+    def bounded(self) -> BoundedModel:
+        """For a search with float32 operands."""
+        return self.float32.bounded
 
 
 class CpuKernels(SmallProblems):
@@ -166,10 +180,10 @@ class CpuKernels(SmallProblems):
 
     def _prepare(self, model: CpuModel) -> None:
         """What ways there are to search a model; the first is taken in case of doubt."""
-        n_clusters, n_dims = model.n_clusters, model.n_dims
+        n_clusters, n_dims, operands = model.n_clusters, model.n_dims, model.float32
 
         def make() -> Float32Search:
-            return Float32Search(model.bounded)
+            return Float32Search(operands.bounded)
 
         if not self._prefix:
             model.ways.append(Way("float32", n_clusters * n_dims * FLOAT32_NS, make))

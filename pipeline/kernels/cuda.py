@@ -56,6 +56,7 @@ from pipeline.kernels.cuda_tensor import (
     tensor_model,
     tensor_steepness,
 )
+from pipeline.kernels.devices import DeviceMemory
 
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # of a micro-batch it is low, and has to be
 
@@ -134,6 +135,16 @@ class CudaKernels:
         self.device: str = device_name()
         self.tensor = tensor
         self.memory = CudaMemory(max_memory_bytes or int(min(free / 2, 2**40)))
+
+    def device_memory(self) -> DeviceMemory | None:
+        """As the driver has it; None of the simulator, and of a card that does not answer."""
+        if SIMULATED:
+            return None
+        try:
+            free, total = cuda.current_context().get_memory_info()
+        except (CudaSupportError, CudaAPIError):
+            return None
+        return DeviceMemory(int(total - free), int(total))
 
     def load(self, centroids: Points) -> CudaModel:
         """See `pipeline.kernels.contract.Kernels.load`; ConfigError where it does not fit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from functools import cache
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from pipeline.kernels.contract import Kernels
 
@@ -15,6 +15,25 @@ class HasDevice(Protocol):
     """A twin that runs elsewhere than on the processor says where."""
 
     device: str
+
+
+class DeviceMemory(NamedTuple):
+    """Bytes of a whole card: others may use it as well."""
+
+    used: int
+    total: int
+
+
+@runtime_checkable
+class HasMemory(Protocol):
+    """A twin with memory of its own says how much of it is taken."""
+
+    def device_memory(self) -> DeviceMemory | None: ...
+
+
+def device_memory(kernels: Kernels) -> DeviceMemory | None:
+    """Of the card that a twin runs on; None: it runs on none, or the card does not say."""
+    return kernels.device_memory() if isinstance(kernels, HasMemory) else None
 
 
 def device_name(kernels: Kernels) -> str:

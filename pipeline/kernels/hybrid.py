@@ -35,7 +35,7 @@ from pipeline.kernels.contract import (
     Sums,
     Weights,
 )
-from pipeline.kernels.devices import device_name
+from pipeline.kernels.devices import DeviceMemory, device_memory, device_name
 
 CALLS = 5  # of which the median counts
 SHAPES = {  # operation -> little of everything; much to carry; much work
@@ -106,6 +106,10 @@ class HybridKernels:
         self.small, self.large = small, large
         self.crossover = crossover
         self.device = " and ".join(map(device_name, (small, large)))
+
+    def device_memory(self) -> DeviceMemory | None:
+        """Of the card."""
+        return device_memory(self.large)
 
     def load(self, centroids: Points) -> HybridModel:
         """See `pipeline.kernels.contract.Kernels.load`; the twins prepare what they are asked."""

@@ -140,12 +140,15 @@ class Choice:
     """Which way is taken, for one kind of call on one model."""
 
     __slots__ = (
-        "_hope", "_n_compared", "_n_records", "_n_seen", "_trials", "is_sharp", "left", "model",
-        "way",
+        "_comparison_ns", "_hope", "_n_compared", "_n_records", "_n_seen", "_trials", "_ways",
+        "is_sharp", "left", "way",
     )  # fmt: skip
 
     def __init__(self, model: Model, hope: float, *, is_sharp: bool) -> None:
-        self.model = model
+        # the list and not the model: two that refer to each other wait for the collector, which
+        # looks at what is old once in hours, and each of them has megabytes
+        self._ways = model.ways
+        self._comparison_ns = comparison_ns(model.n_dims)
         self.is_sharp = is_sharp
         """Bounds are wanted for what they say: those behind a prefix say little."""
         self.left = 0
@@ -183,11 +186,11 @@ class Choice:
     def expected_ns(self, way: Way) -> float:
         """Of a record."""
         trial = self._trials.setdefault(way.name, _Trial(self._hope))
-        return way.work_ns + trial.compared * comparison_ns(self.model.n_dims)
+        return way.work_ns + trial.compared * self._comparison_ns
 
     def _cheapest(self) -> Way:
-        ways = [way for way in self.model.ways if not (self.is_sharp and way.is_prefixed)]
-        way = min(ways or self.model.ways, key=self.expected_ns)
+        ways = [way for way in self._ways if not (self.is_sharp and way.is_prefixed)]
+        way = min(ways or self._ways, key=self.expected_ns)
         self.left = BLOCK if self._trials[way.name].n_records >= TRIAL else TRIAL
         return way
 
@@ -204,6 +207,7 @@ class Model:
         self.n_clusters: int = centroids.shape[0]
         self.n_dims: int = centroids.shape[1]
         self.ways: list[Way] = []
+        """What a way is made by must not refer to this model, see `Choice`."""
         self.n_until_prefix = np.inf
         """Records after which a prefix would have paid for itself, if it is worth anything."""
         self._borders: Borders | None = None

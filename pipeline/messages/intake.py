@@ -215,7 +215,7 @@ def _meaning(headers: Headers, embedding: EmbeddingPolicy, parse: Parse) -> _Mea
             _check_metadata_size(len(given["eddy-metadata"]))
             metadata = metadata_of(parse(given["eddy-metadata"]))
     except RecordError as found:
-        error = found
+        error = found.kept()
     return _Meaning(form, metadata, error, bool(model))
 
 
@@ -267,7 +267,7 @@ def _read_json(
                 metadata[position] = described
             vector = _vector(given["vector"], embedding.dimensions)
         except RecordError as error:
-            errors[position] = error
+            errors[position] = error.kept()
             continue
         positions.append(position)
         vectors.append(vector)
@@ -346,7 +346,10 @@ def _judged(
     read: Rows, n_records: int, embedding: EmbeddingPolicy, metadata: dict[int, Mapping[str, Any]]
 ) -> Decoded:
     vectors, found = stored_form(
-        read.matrix, cosine=embedding.metric == "cosine", largest=embedding.largest_component
+        read.matrix,
+        cosine=embedding.metric == "cosine",
+        largest=embedding.largest_component,
+        is_half=embedding.dtype == "float16",
     )
     errors, positions, numbers = read.errors, read.positions, read.sequences
     if found:

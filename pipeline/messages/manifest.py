@@ -9,6 +9,19 @@ from pipeline.errors import Reason, RecordError
 from pipeline.messages.codec import json_bytes, json_value, milliseconds, timestamp
 from pipeline.messages.policy import MAX_CLUSTERS, MAX_DIMENSIONS
 
+WIRE = 1
+"""The number of what this code writes to topics, and of what it reads. A field more leaves it as it
+is; what an older reader would misread is another number. A manifest that says none is of 1."""
+_FIRST_WIRE = 1
+
+
+class WireError(RecordError):
+    """A manifest of another wire: not to be read, and not to be passed over either."""
+
+    def __init__(self, wire: int) -> None:
+        super().__init__(Reason.DECODE, f"a manifest of wire {wire}, and this Eddy reads {WIRE}")
+        self.wire = wire
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -81,14 +94,28 @@ def encode_manifest(manifest: Manifest) -> bytes:
             },
             "forgetting": forgetting,
             "created_at": timestamp(manifest.created_at_ms),
+            **({} if WIRE == _FIRST_WIRE else {"wire": WIRE}),
         }
     )
 
 
 def decode_manifest(value: bytes) -> Manifest:
-    """The counterpart of `encode_manifest`; RecordError for what is no manifest."""
+    """The counterpart of `encode_manifest`.
+
+    Raises
+    ------
+    WireError
+        Another version of the wire wrote it, so nothing else in it means what it seems to.
+    RecordError
+        It is no manifest.
+    """
     told: Any = json_value(value)
     try:
+        wire = told.get("wire", _FIRST_WIRE)
+        if type(wire) is not int or wire < _FIRST_WIRE:
+            raise ValueError("wire")
+        if wire != WIRE:
+            raise WireError(wire)
         fitted_on, created_at_ms = told["fitted_on"], milliseconds(told["created_at"])
         forgetting = told.get("forgetting")
         clusters, n_dims = tuple(told["clusters"]), int(told["dimensions"])

@@ -21,9 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import Reason, RecordError
+from pipeline.errors import Reason, RecordError, TopicError
 from pipeline.messages.codec import json_bytes, json_value
-from pipeline.messages.manifest import Manifest, decode_manifest, encode_manifest
+from pipeline.messages.manifest import (
+    WIRE,
+    Manifest,
+    WireError,
+    decode_manifest,
+    encode_manifest,
+)
 from pipeline.messages.records import Outgoing, Record
 from pipeline.messages.vectors import FLOAT32, HEADER, MAGIC
 
@@ -333,6 +339,8 @@ class ModelFold:
     """Cluster id -> what people call it."""
     n_ignored: int = 0
     """Records that nobody here knows how to read."""
+    other_wire: int | None = None
+    """The wire of the last manifest, if another version of Eddy wrote it in one of its own."""
     _known: dict[int, _Epoch] = field(default_factory=dict)
 
     def fold(self, records: Sequence[Record]) -> None:
@@ -346,9 +354,33 @@ class ModelFold:
             try:
                 self._take(record)
                 if i == last and record.value is not None:
-                    self._complete(decode_manifest(record.value))
+                    manifest = decode_manifest(record.value)
+                    self.other_wire = None
+                    self._complete(manifest)
+            except WireError as error:
+                self.n_ignored += 1
+                self.other_wire = error.wire if i == last else self.other_wire
             except (RecordError, ValueError):  # keys: not UTF-8, or digits without end
                 self.n_ignored += 1
+
+    def check_wire(self, topic: str) -> None:
+        """Refuse to go on without a model that is there, but written for other eyes.
+
+        For who has read to the end: what an older manifest said is no matter any more.
+
+        Raises
+        ------
+        TopicError
+            The last manifest is of another version of the wire.
+        """
+        if self.other_wire is None:
+            return
+        who = "a newer Eddy wrote it; update this one"
+        if self.other_wire < WIRE:
+            who = "an older Eddy wrote it; update by way of a release that reads both"
+        raise TopicError(
+            f"the model in {topic} is of wire {self.other_wire}, and this Eddy reads {WIRE}: {who}"
+        )
 
     def model_of(self, epoch: int) -> Model | None:
         """The last revision of a kept epoch, if all of it is there."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from pipeline.errors import ConfigError
+from pipeline.messages.halves import LARGEST_COMPONENT, LEAST_COMPONENT
 
 Metric = Literal["euclidean", "cosine"]
 ContentType = Literal["application/vnd.eddy.vector", "application/octet-stream", "application/json"]
 Envelope = Literal["plain", "cloudevents-structured", "cloudevents-binary"]
+Dtype = Literal["float32", "float16"]
 
 NATIVE: ContentType = "application/vnd.eddy.vector"
 RAW: ContentType = "application/octet-stream"
@@ -70,6 +72,9 @@ class EmbeddingPolicy:
     """Bound of a vector's numbers, a power of two, for the life of an embedding model; null: 1
     under cosine, else 256."""
     next: NextEmbedding = field(default_factory=NextEmbedding)
+    dtype: Dtype = field(default="float32", metadata={"is_option": False})
+    """What its numbers are rounded to: `state.dtype`, noted here because it is part of what a
+    vector has to be."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.dimensions <= MAX_DIMENSIONS:
@@ -80,6 +85,7 @@ class EmbeddingPolicy:
         _one_of("embedding.content_type", self.content_type, get_args(ContentType))
         if self.model is not None and not self.model:
             raise ConfigError("embedding.model is empty, but must be a name or null")
+        _one_of("state.dtype", self.dtype, get_args(Dtype))
         self._check_next()
         if self.max_component is None:
             return
@@ -91,6 +97,13 @@ class EmbeddingPolicy:
             raise ConfigError(f"{given}, but must be a power of two")
         if self.metric == "cosine" and self.max_component != 1.0:
             raise ConfigError(f"{given}, but must be 1 or null under cosine: vectors become unit")
+        if self.dtype == "float16" and not (
+            LEAST_COMPONENT <= self.max_component <= LARGEST_COMPONENT
+        ):
+            raise ConfigError(
+                f"{given}, but must be 2**-14 to 2**15 while state.dtype is float16, whose largest "
+                "number is 65504"
+            )
 
     @property
     def largest_component(self) -> float:
@@ -110,6 +123,7 @@ class EmbeddingPolicy:
             model=self.next.model,
             content_type=self.content_type,
             max_component=self.max_component,
+            dtype=self.dtype,
         )
 
     def _check_next(self) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import Reason, RecordError
+from pipeline.messages.halves import round_to_half
 
 HEADER = struct.Struct("<4sBBHIQ")
 MAGIC = b"EDV1"
@@ -79,7 +80,7 @@ def read_native(values: Sequence[bytes], n_dims: int) -> Rows:
         try:
             positions[_checked_dtype(value, n_dims)].append(position)
         except RecordError as error:
-            errors[position] = error
+            errors[position] = error.kept()
     parts = []
     if positions[FLOAT32]:
         part = _read_uniform([values[i] for i in positions[FLOAT32]], n_dims)
@@ -148,7 +149,7 @@ def float32_row(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def stored_form(
-    matrix: NDArray[np.float32], *, cosine: bool, largest: float
+    matrix: NDArray[np.float32], *, cosine: bool, largest: float, is_half: bool = False
 ) -> tuple[NDArray[np.float32], dict[int, RecordError]]:
     """Judge components and bring the vectors into the form they are stored in.
 
@@ -161,6 +162,8 @@ def stored_form(
     largest
         The largest magnitude of a component, of the *stored* vector: under cosine, where it is 1,
         a unit vector never has a larger one, so a long vector is as good as a short one.
+    is_half
+        Round to float16 in the end. ``largest`` is at most 2**15 then, so nothing overflows.
 
     Returns
     -------
@@ -177,8 +180,10 @@ def stored_form(
         usable = bool(matrix.min() >= -limit) and bool(matrix.max() <= limit)
         errors = {} if usable else _search(matrix, limit)
         if not cosine:
-            return matrix, errors
+            return round_to_half(matrix) if is_half else matrix, errors
         unit, norms = unit_rows(matrix)
+        if is_half:
+            round_to_half(unit)
     for row in np.flatnonzero(norms == 0.0).tolist():
         message = "the zero vector has no direction, so no cosine distance"
         errors.setdefault(row, RecordError(Reason.ZERO_VECTOR, message))

@@ -18,6 +18,7 @@ from pipeline.engine.changes import Changes
 from pipeline.engine.cluster_engine import ClusterEngine
 from pipeline.errors import AbortedError, TransientError
 from pipeline.messages.model import ModelFold
+from pipeline.services.checks import Checks
 from pipeline.services.pace import SlicePace
 from pipeline.services.reports import AssignerReports
 from pipeline.services.restore import Restore, RestoreResult, Slice
@@ -48,6 +49,7 @@ class Assigner:
     sweep_pace: SlicePace = field(default_factory=SlicePace)
     snapshots: Snapshots | None = None
     """None: the topics are the only copy of the state."""
+    checks: Checks = field(default_factory=Checks)
 
     _is_between_steps: bool = False
     """Whether the last step came to its end: else nobody knows what was committed."""
@@ -78,20 +80,23 @@ class Assigner:
         self._is_between_steps = False
         self._follow_model()
         is_busy = self._restoring is not None or bool(self._beginning) or self._sweeps() != []
-        polled = self.stream.poll(
-            self.batching.max_records,
-            timeout_s=0.0 if is_busy else self.batching.max_wait_s,
-            max_bytes=self.batching.max_bytes,
-        )
+        with self.reports.spending("wait"):
+            polled = self.stream.poll(
+                self.batching.max_records,
+                timeout_s=0.0 if is_busy else self.batching.max_wait_s,
+                max_bytes=self.batching.max_bytes,
+            )
         self._change_owner(polled)
         if polled.records:
             self._apply(polled)
         self._restore_slice()
         self._begin_partitions()
-        self._sweep_slice()
+        with self.reports.spending("sweep"):
+            self._sweep_slice()
         self._snapshot_slice()
         self._lose_ghosts()
         self._publish(is_idle=not polled.records and not self._sweeps())
+        self._check()
         self.reports.turned(self.engine, self.stream, n_unready=self._n_unready)
         self._is_between_steps = True
 
@@ -214,8 +219,11 @@ class Assigner:
         if records:
             self._models.fold(records)
         newest = self._models.newest
-        if newest is None or not self._model_reader.at_end:
+        if not self._model_reader.at_end:
             return  # centroids of it may have been compacted away under a later revision
+        self._models.check_wire(self.engine.settings.topics.model)
+        if newest is None:
+            return
         version = Version(newest.manifest.epoch, newest.manifest.revision)
         if self.engine.version is None or version > self.engine.version:
             self.engine.install_model(newest)
@@ -260,6 +268,11 @@ class Assigner:
         return self._transact(
             Changes([], [], {partition: self.engine.partitions[partition].next_offset})
         )
+
+    def _check(self) -> None:
+        """Look at a little of the state; what is wrong is told, and ends nothing."""
+        for violation in self.checks.look(self.engine, self.clock):
+            self.reports.violated(violation, self.engine)
 
     # --- what others need to know -------------------------------------------------
 

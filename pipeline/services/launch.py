@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 
-from pipeline.config import Config, assigner_group, instance, reclusterer_group
+import numpy as np
+
+from pipeline.config import Config, assigner_group, instance, options, reclusterer_group
 from pipeline.engine.cluster_engine import ClusterEngine
 from pipeline.engine.setting import EngineSettings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TopicError
 from pipeline.kernels.contract import Kernels
 from pipeline.kernels.devices import device_name
 from pipeline.services.assigner import Assigner
+from pipeline.services.checks import Checks
 from pipeline.services.lifecycle import require_topics, serve
 from pipeline.services.reclusterer import Reclusterer, ReclustererSettings
 from pipeline.services.reclusterer_reports import ReclustererReports
 from pipeline.services.reports import AssignerReports
+from pipeline.services.room import memory_bytes, shortage
 from pipeline.services.snapshots import Snapshots
 from pipeline.streams.acls import Role
 from pipeline.streams.contract import Broker, GroupMember
@@ -31,7 +38,9 @@ from pipeline.telemetry.metrics import Metrics
 
 YOUNG_OBJECTS = 200_000
 """A micro-batch makes some ten thousand tuples that die with it. At Python's threshold of 700 the
-collector looks through them again and again: 7.1 against 4.0 µs of Python a record."""
+collector looks through them again and again: 7.1 against 4.0 µs of Python a record. So nothing that
+is made for every batch or model may be part of a circle: it would wait here, 500 MB of it and more
+(``tests/engine/test_circles.py``)."""
 
 COMPACT = "compact"
 """The cleanup policy of an input that stores the vectors."""
@@ -74,6 +83,7 @@ def new_assigner(
         clock=clock,
         reports=reports,
         snapshots=snapshots,
+        checks=Checks(np.random.default_rng()),  # others than before the restart
     )
 
 
@@ -120,10 +130,13 @@ def run_assigner(
     ------
     UnreachableError, TopicError, FencedError, FatalError
     """
-    with _telling("assigner", config, kernels) as (metrics, health):
+    with telling("assigner", config, kernels) as (metrics, health):
         input_policy = _input_policy(config, broker, Role.ASSIGNER, metrics, health, stop)
         if input_policy is None:
             return
+        problem = shortage(config, memory_bytes())
+        if problem is not None:
+            get_logger().warning("memory_short", problem=problem)
         reports = AssignerReports(
             get_logger(),
             metrics,
@@ -153,7 +166,7 @@ def run_reclusterer(
     ------
     UnreachableError, TopicError, FencedError, FatalError
     """
-    with _telling("reclusterer", config, kernels) as (metrics, health):
+    with telling("reclusterer", config, kernels) as (metrics, health):
         input_policy = _input_policy(config, broker, Role.RECLUSTERER, metrics, health, stop)
         if input_policy is None:
             return
@@ -203,7 +216,7 @@ def _check_next(config: Config, input_policy: str) -> None:
 
 
 @contextmanager
-def _telling(service: str, config: Config, kernels: Kernels) -> Iterator[tuple[Metrics, Health]]:
+def telling(service: str, config: Config, kernels: Kernels) -> Iterator[tuple[Metrics, Health]]:
     """Logs, metrics and probes, from before the broker is asked for anything to the very end."""
     gc.freeze()  # what was imported stays
     gc.set_threshold(YOUNG_OBJECTS, 50, 100)
@@ -223,18 +236,53 @@ def _telling(service: str, config: Config, kernels: Kernels) -> Iterator[tuple[M
     )
     health = Health(service, poll_timeout_s=config.batching.max_wait_s)
     health.set("configuration", True)
-    try:
-        server = HealthServer(health, metrics.exposition, port=policy.metrics_port)
-    except OSError as error:
-        raise ConfigError(
-            f"telemetry.metrics_port is {policy.metrics_port}, but cannot be listened on "
-            f"({error.strerror}); 0 takes a free one"
-        ) from error
-    with server:
+    with rejecting(config), _health_server(health, metrics, policy.metrics_port) as server:
         name = device_name(kernels)
         metrics.gauge("eddy_device_info", kernel=kernels.name, name=name).set(1)
-        get_logger().info("service_started", device=kernels.name, metrics_port=server.port)
+        get_logger().info(
+            "service_started",
+            device=kernels.name,
+            config_digest=_digest(config),
+            metrics_port=server.port,
+        )
         yield metrics, health
+
+
+def _health_server(health: Health, metrics: Metrics, port: int) -> HealthServer:
+    try:
+        return HealthServer(health, metrics.exposition, port=port)
+    except OSError as error:
+        raise ConfigError(
+            f"telemetry.metrics_port is {port}, but cannot be listened on "
+            f"({error.strerror}); 0 takes a free one"
+        ) from error
+
+
+@contextmanager
+def starting(service: str) -> Iterator[None]:
+    """While there is no configuration yet: what is wrong with it is a line of the log as well."""
+    configure(service=service, instance=socket.gethostname(), version=_version())
+    with rejecting(Config()):
+        yield
+
+
+@contextmanager
+def rejecting(config: Config) -> Iterator[None]:
+    """Log what somebody has to set differently, and which option or topic it is about."""
+    try:
+        yield
+    except (ConfigError, TopicError) as error:
+        problem = str(error)
+        known = {*options(), *config.topics.names}
+        words = (word.rstrip(".") for word in re.findall(r"[\w.-]+", problem))
+        key = next((word for word in words if word in known or word.startswith("kafka.")), None)
+        get_logger().error("config_rejected", key=key, problem=problem)
+        raise
+
+
+def _digest(config: Config) -> str:
+    """The same for processes that obey the same options; what Kafka is told stays out of it."""
+    return hashlib.blake2b(repr(replace(config, instance=None)).encode(), digest_size=6).hexdigest()
 
 
 def _version() -> str:

@@ -6,8 +6,13 @@ import threading
 import time
 from typing import Protocol
 
-from pipeline.errors import FatalError, TopicError, TransientError, UnreachableError
-from pipeline.services.reports import ServiceReports
+from pipeline.errors import (
+    FatalError,
+    PipelineError,
+    TopicError,
+    TransientError,
+    UnreachableError,
+)
 from pipeline.streams.acls import Role, lacking
 from pipeline.streams.contract import Broker
 from pipeline.streams.topics import Severity, TopicPolicy, check_topics, cleanup_policy
@@ -25,6 +30,15 @@ class Service(Protocol):
 
     def step(self) -> None: ...
     def close(self) -> None: ...
+
+
+class Reports(Protocol):
+    """Who is told how a service fares."""
+
+    def transient(self, error: PipelineError, *, retry_in_s: float) -> None: ...
+    def draining(self) -> None: ...
+    def failed(self, error: PipelineError) -> None: ...
+    def stopped(self, reason: str, duration_s: float) -> None: ...
 
 
 def require_topics(
@@ -86,7 +100,7 @@ def _wait(broker: Broker, stop: threading.Event) -> bool:
     return False
 
 
-def serve(service: Service, *, stop: threading.Event, reports: ServiceReports) -> None:
+def serve(service: Service, *, stop: threading.Event, reports: Reports) -> None:
     """Turn a service until ``stop`` is set, then close it.
 
     What time heals is tried again, with a growing pause; a broker that is away is waited for,

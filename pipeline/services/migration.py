@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
+from pipeline.state.rows import NOWHERE
 from pipeline.state.sample import Sample
 
 LOOK_INTERVAL_S = 1.0
@@ -22,7 +25,8 @@ class Progress:
     @classmethod
     def of(cls, old: Sample, new: Sample) -> Progress:
         """Of two samples over one range of items."""
-        n_both = sum(key in old.of for key in new.of)
+        rows = old.find_packed(new.packed_names(new.occupied()))
+        n_both = int(np.count_nonzero(rows != NOWHERE))
         return cls(n_both, len(old) - n_both, len(new) - n_both)
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.clustering.births import MIN_WEIGHT, OutlierBuffer, births, is_far
 from pipeline.kernels.contract import Kernels, Points
+from pipeline.messages.halves import widened
 from pipeline.messages.model import Model
 from pipeline.services.sampling import SampleReader
 
@@ -39,11 +40,11 @@ class Novelty:
         changed, sample.changed = sample.changed, set()
         if not changed:
             return None
-        self._buffer.remove(key for key in changed if key not in sample.of)
-        keys = [key for key in changed if key in sample.of]
+        keys = sample.present(list(changed))
+        self._buffer.remove(changed.difference(keys))
         device = self.kernels.load(model.centroids)
         if keys:
-            vectors = sample.vectors[[sample.of[key] for key in keys]]
+            vectors = widened(sample.vectors[sample.rows_of(keys)])
             found = self.kernels.assign(device, vectors)
             farthest = model.quantiles[found.labels, -1].astype(np.float64)
             far = is_far(np.sqrt(found.distances_squared), farthest)

@@ -159,6 +159,8 @@ class Reclusterer:
             self.model,
             self._quality,
             is_open=self._is_open,
+            kernels=self.kernels,
+            standing=self.alarms.standing,
         )
 
     def close(self) -> None:
@@ -193,6 +195,7 @@ class Reclusterer:
         for records in to_end(self.broker.reader(topics.model)):
             self._models.fold(records)
             yield 1
+        self._models.check_wire(topics.model)
         if self.model is not None:
             self._stand_by(self.model.manifest)
             self._schedule.fitted(self.model.manifest.created_at_ms / 1000.0)
@@ -241,6 +244,7 @@ class Reclusterer:
         if is_attempt and event.occurred_at_ms is not None:
             is_published = event.type is LifecycleType.INSTALLED
             self._schedule.attempted(event.occurred_at_ms / 1000.0, published=is_published)
+            self.reports.fit_remembered(event.occurred_at_ms / 1000.0)
 
     # --- tier 2 -------------------------------------------------------------------
 
@@ -293,6 +297,7 @@ class Reclusterer:
         else:
             trigger = self._schedule.due(now, self._standing(self.model))
         if trigger is not None:
+            self.reports.recluster_due(trigger, n_items=len(self.sampling.sample))
             self._begin(self.workshop.recluster(trigger, None, self.model))
         elif self.model is not None and landmark_is_due(
             self.model.manifest, self.settings.clustering.half_life_s, now

@@ -10,6 +10,7 @@ from pipeline.clustering.quality import Quality
 from pipeline.clustering.recluster import Candidate
 from pipeline.clustering.schedule import Trigger
 from pipeline.errors import PipelineError, RecordError
+from pipeline.kernels.contract import Kernels
 from pipeline.messages.commands import Command
 from pipeline.messages.events import Drift, Lifecycle, LifecycleType
 from pipeline.messages.model import Model
@@ -35,6 +36,9 @@ class ReclustererReports(ServiceReports):
         super().__init__(log, metrics, health, clock=clock, now=now)
         self._gauges_at = self._started_at = clock()
         self._reason: Trigger | None = None
+        self._process = f"{int(self._now()):x}"  # fits are counted from 1 by every one
+        self._n_fits = self._n_items = 0
+        self._recluster_id = ""
 
     def turned(
         self,
@@ -44,6 +48,8 @@ class ReclustererReports(ServiceReports):
         quality: Callable[[Model], Quality],
         *,
         is_open: bool,
+        kernels: Kernels | None = None,
+        standing: Sequence[Drift] = (),
     ) -> None:
         """The loop turned once; ``quality`` is asked for once a while."""
         at = self._clock()
@@ -56,6 +62,9 @@ class ReclustererReports(ServiceReports):
             return
         self._gauges_at = at
         self._progress.set(self._now())
+        if kernels is not None:
+            self.tell_device(kernels)
+        self._count_alarms(standing)  # those that the topic told of at the start are among them
         gauge = self.metrics.gauge
         gauge("eddy_updates_since_recluster").set(n_updates)
         gauge("eddy_sample_items").set(n_sampled)
@@ -102,6 +111,9 @@ class ReclustererReports(ServiceReports):
                 threshold=round(alarm.threshold, 3),
                 effect=round(alarm.effect, 4),
             )
+        self._count_alarms(standing)
+
+    def _count_alarms(self, standing: Sequence[Drift]) -> None:
         for signal in Signal:
             n_raised = sum(alarm.signal == signal for alarm in standing)
             self.metrics.gauge("eddy_drift_alarms_active", signal=signal.value).set(n_raised)
@@ -127,14 +139,43 @@ class ReclustererReports(ServiceReports):
             offset=record.offset,
         )
 
+    def recluster_due(self, reason: Trigger, *, n_items: int) -> None:
+        """The schedule says that there has to be a fit, and why."""
+        recluster_id = self._id_of_fit(self._n_fits + 1)
+        self.log.info(
+            "recluster_due", recluster_id=recluster_id, reason=reason.value, members=n_items
+        )
+
     def recluster_started(self, reason: Trigger, *, n_items: int) -> None:
-        self._started_at, self._reason = self._clock(), reason
-        self.log.info("recluster_started", reason=reason.value, members=n_items)
+        self._n_fits += 1
+        self._started_at, self._reason, self._n_items = self._clock(), reason, n_items
+        self._recluster_id = self._id_of_fit(self._n_fits)
+        self.log.info(
+            "recluster_started",
+            recluster_id=self._recluster_id,
+            reason=reason.value,
+            members=n_items,
+        )
+
+    def _id_of_fit(self, n: int) -> str:
+        """For the lines of one fit; of another process another one."""
+        return f"{self._process}/{n}"
+
+    def fit_remembered(self, at_s: float) -> None:
+        """The topics tell of a fit that was published or rejected before this process began."""
+        self.metrics.gauge("eddy_recluster_finished_timestamp_seconds").set(at_s)
 
     def recluster_failed(self, error: PipelineError) -> None:
         reason = (self._reason or Trigger.FIRST).value
         self.metrics.counter("eddy_reclusters_total", reason=reason, result="failed").inc()
-        self.log.error("recluster_failed", reason=reason, problem=str(error))
+        self.log.error(
+            "recluster_failed",
+            recluster_id=self._recluster_id,
+            reason=reason,
+            members=self._n_items,
+            duration_s=round(self._clock() - self._started_at, 3),
+            problem=str(error),
+        )
 
     def published(
         self,
@@ -169,7 +210,9 @@ class ReclustererReports(ServiceReports):
         self.metrics.gauge("eddy_recluster_finished_timestamp_seconds").set(self._now())
         self.metrics.histogram("eddy_recluster_duration_seconds", phase="fit").observe(duration_s)
         fields = {
+            "recluster_id": self._recluster_id,
             "reason": reason,
+            "members": self._n_items,
             "passes": candidate.n_iterations,
             "duration_s": round(duration_s, 3),
             "inertia_before": candidate.inertia_before,
@@ -178,7 +221,6 @@ class ReclustererReports(ServiceReports):
         if model is None:
             self.log.info("recluster_rejected", **fields)
             return
-        n_born = sum(event.type is LifecycleType.BORN for event in events)
-        n_retired = sum(event.type is LifecycleType.RETIRED for event in events)
-        epoch = model.manifest.epoch
-        self.log.info("recluster_finished", epoch=epoch, born=n_born, retired=n_retired, **fields)
+        for told in ("born", "split", "merged", "retired"):
+            fields[told] = sum(event.type.value == told for event in events)
+        self.log.info("recluster_finished", epoch=model.manifest.epoch, **fields)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from pipeline.engine.changes import Changes
+from pipeline.engine.checking import Violation
 from pipeline.engine.cluster_engine import ClusterEngine
-from pipeline.errors import AbortedError, FencedError, PipelineError
+from pipeline.errors import AbortedError, ConfigError, FencedError, PipelineError, TopicError
+from pipeline.kernels.contract import Kernels
+from pipeline.kernels.devices import device_memory
 from pipeline.messages.records import Record
 from pipeline.services.restore import RestoreResult, Slice
+from pipeline.state.footprint import footprint
 from pipeline.streams.contract import Stream
 from pipeline.telemetry.health import Health
 from pipeline.telemetry.logs import Logger, Throttle, item_fields
@@ -60,6 +65,8 @@ class ServiceReports:
     def failed(self, error: PipelineError) -> None:
         """The process ends by this error."""
         self._fatal.inc()
+        if isinstance(error, ConfigError | TopicError):
+            return  # `config_rejected` tells, wherever it was found
         event = "producer_fenced" if isinstance(error, FencedError) else "service_failed"
         self.log.error(event, code=type(error).__name__, problem=str(error), retriable=False)
 
@@ -69,6 +76,13 @@ class ServiceReports:
 
     def stopped(self, reason: str, duration_s: float) -> None:
         self.log.info("service_stopped", reason=reason, duration_s=round(duration_s, 3))
+
+    def tell_device(self, kernels: Kernels) -> None:
+        """How much of the card's memory is taken, where there is a card."""
+        memory = device_memory(kernels)
+        if memory is not None:
+            for kind, n_bytes in memory._asdict().items():
+                self.metrics.gauge("eddy_device_memory_bytes", kind=kind).set(n_bytes)
 
     def transient(self, error: PipelineError, *, retry_in_s: float) -> None:
         """A step failed, and will be tried again."""
@@ -94,6 +108,10 @@ class AssignerReports(ServiceReports):
         self._plain_ids, self._max_items = log_item_ids, max_items_per_partition
         self._throttle = Throttle()
         self._batch_records = metrics.histogram("eddy_micro_batch_records")
+        self._phases = {
+            phase: metrics.counter("eddy_loop_seconds_total", phase=phase)
+            for phase in ("wait", "assign", "commit", "sweep")
+        }
         self._assign = metrics.histogram("eddy_assign_duration_seconds", kernel=kernel)
         self._confidence = metrics.histogram("eddy_confidence")
         self._began_at = self._prepared_at = self._gauges_at = self._sweep_at = clock()
@@ -102,6 +120,13 @@ class AssignerReports(ServiceReports):
         self._restore_at = self._restore_ratio = 0.0
         self._committed_s: dict[int, float] = {}  # partition -> timestamp of its last record
         self._snapshots: dict[int, tuple[float, int]] = {}  # partition -> as of when, its bytes
+
+    @contextmanager
+    def spending(self, phase: str) -> Iterator[None]:
+        """What is done meanwhile counts as that phase of the loop."""
+        began = self._clock()
+        yield
+        self._phases[phase].inc(self._clock() - began)
 
     # --- batches ------------------------------------------------------------------
 
@@ -116,9 +141,8 @@ class AssignerReports(ServiceReports):
     def batch_committed(self, records: Sequence[Record], changes: Changes) -> None:
         ended_at, tally = self._clock(), changes.tally
         self._n_batches += 1
-        loop = self.metrics.counter
-        loop("eddy_loop_seconds_total", phase="assign").inc(self._prepared_at - self._began_at)
-        loop("eddy_loop_seconds_total", phase="commit").inc(ended_at - self._prepared_at)
+        self._phases["assign"].inc(self._prepared_at - self._began_at)
+        self._phases["commit"].inc(ended_at - self._prepared_at)
         for (op, outcome), n in tally.outcomes.items():
             self.metrics.counter("eddy_records_total", op=op, outcome=outcome).inc(n)
         moved = tally.outcomes["upsert", "reassigned"]
@@ -167,6 +191,7 @@ class AssignerReports(ServiceReports):
         if not n_unready:
             self._progress.set(self._now())
         self._set_gauges(engine)
+        self.tell_device(engine.kernels)
         for partition, lag in stream.lag().items():
             self.metrics.lag(partition, lag, self._committed_s.get(partition))
 
@@ -184,15 +209,31 @@ class AssignerReports(ServiceReports):
         for kind in ("epoch", "revision"):
             left = pending if kind == self._sweep_kind else 0
             gauge("eddy_sweep_pending_members", kind=kind).set(left)
-        gauge("eddy_state_bytes", kind="vectors").set(
-            sum(state.members.vectors.nbytes for state in states)
-        )
-        gauge("eddy_state_bytes", kind="statistics").set(
-            sum(state.sums.sums.nbytes for state in states)
-        )
+        for kind_of_bytes, n_bytes in footprint(states)._asdict().items():
+            gauge("eddy_state_bytes", kind=kind_of_bytes).set(n_bytes)
         if engine.version is not None:
             gauge("eddy_model_epoch").set(engine.version.epoch)
             gauge("eddy_model_revision").set(engine.version.revision)
+
+    def violated(self, violation: Violation, engine: ClusterEngine) -> None:
+        """Something was found that cannot be; one line per invariant and minute."""
+        invariant = violation.invariant
+        self.metrics.counter("eddy_invariant_violations_total", invariant=invariant).inc()
+        suppressed = self._throttle.suppressed(invariant, self._clock())
+        if suppressed is None:
+            return
+        at = {} if engine.version is None else engine.version._asdict()
+        self.log.error(
+            "invariant_violated",
+            invariant=invariant,
+            partition=violation.partition,
+            cluster_id=violation.cluster_id,
+            expected=violation.expected,
+            found=violation.found,
+            suppressed=suppressed,
+            **item_fields(violation.key, plain=self._plain_ids),
+            **at,
+        )
 
     # --- ownership, models --------------------------------------------------------
 
@@ -211,6 +252,7 @@ class AssignerReports(ServiceReports):
                 self.metrics.forget_partition(partition)
                 self._committed_s.pop(partition, None)
                 self._snapshots.pop(partition, None)
+            self._set_snapshot_gauges()
 
     def restore_began(self, committed: Mapping[int, int | None]) -> None:
         self._restore_at, self._restore_ratio = self._clock(), 0.0
@@ -275,9 +317,16 @@ class AssignerReports(ServiceReports):
         self.log.warning("snapshot_rejected", partition=partition, reason=reason)
 
     def _set_snapshot_gauges(self) -> None:
+        """None without partitions: of an old moment an alarm would say that it grows older."""
+        as_of = self.metrics.gauge("eddy_snapshot_timestamp_seconds")
+        held = self.metrics.gauge("eddy_snapshot_bytes")
+        if not self._snapshots:
+            as_of.clear()
+            held.clear()
+            return
         moments, sizes = zip(*self._snapshots.values(), strict=True)
-        self.metrics.gauge("eddy_snapshot_timestamp_seconds").set(min(moments))
-        self.metrics.gauge("eddy_snapshot_bytes").set(sum(sizes))
+        as_of.set(min(moments))
+        held.set(sum(sizes))
 
     # --- models -------------------------------------------------------------------
 

@@ -257,6 +257,7 @@ class Restore:
         for records in self._read(self.settings.topics.model, None):
             fold.fold(records)
             yield self._slice(records)
+        fold.check_wire(self.settings.topics.model)
         return fold.newest
 
     def _take_snapshot(
@@ -291,6 +292,12 @@ class Restore:
                 records = _slice(reader)
                 self._pass(topic, begun_at, reader)
                 yield records
+            for n in wanted:
+                if reader.positions[n] < partitions[n].next_offset:
+                    raise TopicError(
+                        f"{topic}/{n} ends at {reader.positions[n]}, but was processed up to "
+                        f"{partitions[n].next_offset}: the broker lost records, or it was made anew"
+                    )
         finally:
             reader.close()
 

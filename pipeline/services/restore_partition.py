@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.clustering.forgetting import NO_TIMESTAMP
 from pipeline.engine.cluster_engine import Restored
 from pipeline.engine.setting import EngineSettings
 from pipeline.errors import TopicError
 from pipeline.messages.codec import (
-    AssignmentRow,
     decode,
-    decode_assignment,
     decode_head,
     decode_vectors,
     record_metadata,
@@ -28,12 +27,11 @@ from pipeline.messages.codec import (
 )
 from pipeline.messages.embedding import successor_item
 from pipeline.messages.records import Record
+from pipeline.services.restore_assignments import Assigned
 from pipeline.services.succession import Waiting
 from pipeline.state.members import Members
 from pipeline.state.snapshot import LoadedSnapshot, SnapshotError, SnapshotRows
 
-GONE = -1
-"""In place of the offset of the record that counts: the item's last assignment is null."""
 CHUNK = 4000
 """Rows between two yields of what is read from memory."""
 
@@ -48,10 +46,8 @@ class PartitionRestore:
     settings: EngineSettings
     snapshot: LoadedSnapshot | None = None
     """Where the reading began; None: with the topics."""
-    values: dict[bytes, bytes | None] = field(default_factory=dict)
-    """Item -> its last assignment, as it stands in the log."""
-    rows: dict[bytes, AssignmentRow] = field(default_factory=dict)
-    """Those of `values` whose row is yet to be found."""
+    assigned: Assigned = field(default_factory=Assigned)
+    """The last assignment of every item; with a snapshot, of those that have one since."""
     vectors: dict[bytes, Record] = field(default_factory=dict)
     released: set[bytes] = field(default_factory=set)
     """Items whose vector is in `item-vectors` no more."""
@@ -67,14 +63,12 @@ class PartitionRestore:
     """Items whose vector of another embedding model is in `item-vectors` beside that of theirs."""
     successors: Waiting | None = None
     arrivals: Waiting | None = None
-    assigned: dict[bytes, AssignmentRow] = field(default_factory=dict)
-    """All of `rows`, where something waits."""
     members: Members = field(init=False)
-    clusters: dict[str, int] = field(default_factory=dict)
-    """Cluster -> what stands for it in the members' labels until the engine has its own."""
+    """A cluster's number in `assigned` is its label, until the engine has its own."""
 
     def __post_init__(self) -> None:
-        self.members = Members(self.settings.embedding.dimensions)
+        embedding = self.settings.embedding
+        self.members = Members(embedding.dimensions, dtype=embedding.dtype)
         if self.snapshot is not None:
             self.published |= self.snapshot.published
             self.embedding_since = self.snapshot.identity.embedding_since
@@ -84,7 +78,7 @@ class PartitionRestore:
     def fold_assignments(self, records: Sequence[Record]) -> None:
         """The next records of the assignments."""
         # a tombstone takes the place of what stood before it: with a snapshot it has to be known
-        self.values.update({record[2]: record[3] for record in records})  # type: ignore[misc]
+        self.assigned.fold(records)
 
     def fold_vectors(self, records: Sequence[Record]) -> None:
         """The next records of `item-vectors`."""
@@ -120,22 +114,15 @@ class PartitionRestore:
         """Whether any item has one."""
         if self.snapshot is not None and self.snapshot.n_rows:
             return True
-        return any(value is not None for value in self.values.values())
+        return self.assigned.has_any
 
     def read_assignments(self, settings: EngineSettings, since: int | None) -> None:
         """Now that the changelogs are read and the model is known, see what is to be found."""
         self.settings, self.since = settings, since
-        self.members = Members(settings.embedding.dimensions)
-        self.rows = {
-            key: decode_assignment(value)
-            for key, value in self.values.items()
-            if value is not None
-        }  # fmt: skip
+        self.members = Members(settings.embedding.dimensions, dtype=settings.embedding.dtype)
+        self.assigned.check()
         if self.snapshot is None:
-            self.values = {}
-            self.members.reserve(len(self.rows))
-        if self.successors is not None or self.arrivals is not None:
-            self.assigned = dict(self.rows)
+            self.members.reserve(len(self.assigned.open))
 
     # --- the snapshot ---------------------------------------------------------------
 
@@ -147,44 +134,38 @@ class PartitionRestore:
         SnapshotError
             It is damaged, or does not fit what the changelogs say.
         """
-        snapshot, members = self.snapshot, self.members
+        snapshot, members, assigned = self.snapshot, self.members, self.assigned
         assert snapshot is not None
-        last = {key: row.offset for key, row in self.rows.items()}
-        last |= {key: GONE for key, value in self.values.items() if value is None}
-        self.values = {}
-        members.reserve(snapshot.n_rows + len(self.rows))
+        members.reserve(snapshot.n_rows + len(assigned.open))
         for part in snapshot.slices():
-            self._take_part(part, last)
+            self._take_part(part)
             yield len(part)
-        found = [key for key in self.rows if key in members.of]
-        if found:
-            taken = [self.rows.pop(key) for key in found]
-            self._set_assignments([members.of[key] for key in found], taken)
-        for row in self.rows.values():
-            if row.offset < snapshot.marks.next_offset:
-                raise SnapshotError(
-                    f"the assignment of an item names offset {row.offset}, which is before the "
-                    f"snapshot's {snapshot.marks.next_offset}, but the snapshot lacks its row"
-                )
-        for keys, is_kept in ((self.released, False), (self.vectors.keys(), True)):
-            members.kept[[members.of[key] for key in keys if key in members.of]] = is_kept
+        places = assigned.open
+        rows = members.find_packed(assigned.packed(places))
+        is_found = rows >= 0
+        self._set_assignments(rows[is_found], places[is_found])
+        missing = assigned.offsets[places[~is_found]]
+        if missing.size and missing.min() < snapshot.marks.next_offset:
+            raise SnapshotError(
+                f"the assignment of an item names offset {missing.min()}, which is before the "
+                f"snapshot's {snapshot.marks.next_offset}, but the snapshot lacks its row"
+            )
+        for keys, is_kept in ((self.released, False), (self.vectors, True)):
+            rows = members.find_all([*keys])
+            members.kept[rows[rows >= 0]] = is_kept
 
-    def _take_part(self, part: SnapshotRows, last: Mapping[bytes, int]) -> None:
+    def _take_part(self, part: SnapshotRows) -> None:
         """Rows without a later assignment, and those of the record that it names."""
-        keys, at = part.keys, None
-        if last:
-            offsets = part.offsets.tolist()
-            at = [
-                i for i, (key, offset) in enumerate(zip(keys, offsets, strict=True))
-                if last.get(key, offset) == offset
-            ]  # fmt: skip
-            if len(at) == len(keys):
-                at = None
-            else:
-                keys = [keys[i] for i in at]
-        chosen: Any = slice(None) if at is None else at
+        keys: Sequence[bytes] = part.keys
+        chosen: Any = slice(None)
+        if len(self.assigned):
+            places = self.assigned.find(keys)
+            counts = (places < 0) | (self.assigned.offsets[places] == part.offsets)
+            if not counts.all():
+                chosen = np.flatnonzero(counts)
+                keys = [keys[i] for i in chosen.tolist()]
         members, rows = self.members, self._rows_of(keys)
-        numbers = np.array([self._number_of(c) for c in part.cluster_ids], np.int32)
+        numbers = np.array([self.assigned.number_of(c) for c in part.cluster_ids], np.int32)
         members.vectors[rows] = part.vectors[chosen]
         members.labels[rows] = numbers[part.clusters[chosen]]
         members.sequences[rows] = part.sequences[chosen]
@@ -192,7 +173,7 @@ class PartitionRestore:
         members.kept[rows] = part.kept[chosen]
         members.timestamps[rows] = part.timestamps[chosen]
         for i, value in part.metadata.items():
-            if part.keys[i] in members.of:
+            if part.keys[i] in members:
                 self._note_metadata(part.keys[i], value)
 
     # --- rows -------------------------------------------------------------------------
@@ -203,9 +184,11 @@ class PartitionRestore:
             return False
         if self.successors is not None or self.arrivals is not None:
             return True
+        n_open = len(self.assigned.open)
         if self.settings.input_is_compacted:
-            return bool(self.rows)  # also to see what `item-vectors` stands in for
-        return any(key not in self.vectors for key in self.rows)
+            return n_open > 0  # also to see what `item-vectors` stands in for
+        n_copies = np.count_nonzero(self.assigned.find_open([*self.vectors]) >= 0)
+        return n_open > int(n_copies)
 
     def take_input(self, records: Sequence[Record]) -> None:
         """The next records of the input: those that count become members."""
@@ -214,35 +197,48 @@ class PartitionRestore:
         for one in (self.successors, self.arrivals):
             if one is not None:
                 one.take(records)
-        rows, vectors = self.rows, self.vectors
-        counting = []
-        for record, row in zip(records, map(rows.get, [r[2] for r in records]), strict=True):  # type: ignore[arg-type]
-            if row is None:
-                continue
-            if vectors and record.key in vectors:  # the copy will be taken
-                if record.offset > row.offset and not self._is_behind(row):
-                    self.shadowed.add(record.key)
-            elif row.offset == record.offset and not self._is_behind(row):
-                counting.append(record)
+        offsets = np.array([record[1] for record in records], np.int64)
+        places = self.assigned.find_open([record[2] or b"" for record in records])
+        if self.vectors:
+            self._see_copies(records, offsets, places)
+        # where a place is -1, what is compared is of another item, and of no interest
+        counts = (places >= 0) & (self.assigned.offsets[places] == offsets)
+        counts &= ~self._are_behind(places)
+        at = np.flatnonzero(counts)
+        counting = records if len(at) == len(records) else [records[i] for i in at.tolist()]
         if not counting:
             return
         batch = decode(counting, self.settings.embedding, self.settings.limits)
         if batch.errors:
-            at, error = next(iter(batch.errors.items()))
+            first, error = next(iter(batch.errors.items()))
             raise TopicError(
-                f"{self.settings.topics.input}/{self.number}/{counting[at].offset} was applied, "
+                f"{self.settings.topics.input}/{self.number}/{counting[first].offset} was applied, "
                 f"but cannot be decoded any more ({error}); the embedding settings were changed: "
                 f"set them back, or begin anew with another topics.prefix"
             )
         keys: list[bytes] = [record[2] for record in counting]  # type: ignore[misc]
-        self._take(keys, batch.vectors, [record[4] for record in counting], kept=False)
+        self._take(keys, places[at], batch.vectors, [record[4] for record in counting], kept=False)
         for i, value in batch.metadata.items():
             self._note_metadata(keys[i], value)
 
+    def _see_copies(
+        self, records: Sequence[Record], offsets: NDArray[np.int64], places: NDArray[np.intp]
+    ) -> None:
+        """Set the places of items to -1 whose copy in `item-vectors` will be taken."""
+        open_ones = np.flatnonzero(places >= 0)
+        has_copy = [records[i].key in self.vectors for i in open_ones.tolist()]
+        at = open_ones[np.array(has_copy, np.bool_)]
+        is_newer = offsets[at] > self.assigned.offsets[places[at]]
+        shadowed = at[is_newer & ~self._are_behind(places[at])]
+        self.shadowed.update(key for i in shadowed.tolist() if (key := records[i].key) is not None)
+        places[at] = -1
+
     def take_kept(self) -> Generator[int, None, None]:
         """Take the rows that `item-vectors` has; yield how many, now and then."""
-        rows = self.rows
-        found = [key for key in self.vectors if key in rows and not self._is_behind(rows[key])]
+        known = [*self.vectors]
+        places = self.assigned.find_open(known)
+        is_to_take = (places >= 0) & ~self._are_behind(places)
+        found = [key for key, is_one in zip(known, is_to_take.tolist(), strict=True) if is_one]
         if self.settings.input_is_compacted:
             # The copy was made for a newer record that is bad or stale. Where that one is gone,
             # too, compaction took it for one beyond the committed offset: the item is a ghost.
@@ -252,7 +248,8 @@ class PartitionRestore:
             keys = found[start : start + CHUNK]
             records = [self.vectors.pop(key) for key in keys]  # so it is not held twice for long
             vectors, _ = decode_vectors([record.value or b"" for record in records], n_dims)
-            self._take(keys, vectors, [record_timestamp(r) for r in records], kept=True)
+            stamps = [record_timestamp(record) for record in records]
+            self._take(keys, self.assigned.find(keys), vectors, stamps, kept=True)
             if self.settings.events.metadata:
                 for key, record in zip(keys, records, strict=True):
                     self._note_metadata(key, record_metadata(record))
@@ -261,47 +258,52 @@ class PartitionRestore:
     def restored(self) -> Restored:
         """The partition, once everything was taken; what has no row is a ghost."""
         successors, arrivals, members = self.successors, self.arrivals, self.members
-        names = list(self.clusters)
+        assigned, places = self.assigned, self.assigned.open
+        names, ghosts = list(assigned.names), assigned.items(places)
+        behind = self._are_behind(places).tolist()
         return Restored(
             partition=self.number,
             next_offset=self.next_offset,
             members=members,
             cluster_ids=[names[n] for n in members.labels[: members.n_rows].tolist()],
             ghosts={
-                key: (row.cluster, row.offset, key in self.vectors)
-                for key, row in self.rows.items()
+                key: (names[number], offset, key in self.vectors)
+                for key, number, offset in zip(
+                    ghosts, assigned.clusters[places].tolist(), assigned.offsets[places].tolist(),
+                    strict=True,
+                )
             },
             published=self.published,
             ghosts_until=self.ends_at,
-            behind={key for key, row in self.rows.items() if self._is_behind(row)},
-            successors=None if successors is None else successors.counting(self.assigned, None),
-            arrivals=None if arrivals is None else arrivals.counting(self.assigned, self.since),
+            behind={key for key, is_one in zip(ghosts, behind, strict=True) if is_one},
+            successors=None if successors is None else successors.counting(assigned, None),
+            arrivals=None if arrivals is None else arrivals.counting(assigned, self.since),
             embedding_since=self.since,
-        )
+        )  # fmt: skip
 
     def _take(
         self,
         keys: Sequence[bytes],
-        vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]],
+        places: NDArray[np.intp],
+        vectors: NDArray[np.float32],
         timestamps: Sequence[int | None],
         *,
         kept: bool,
     ) -> None:
         members, rows = self.members, self._rows_of(keys)
-        taken = [self.rows.pop(key) for key in keys]
         members.vectors[rows] = vectors
         members.kept[rows] = kept
-        members.offsets[rows] = [row.offset for row in taken]
+        members.offsets[rows] = self.assigned.offsets[places]
         members.timestamps[rows] = [
             NO_TIMESTAMP if t is None or t < 0 else t for t in timestamps
         ]  # fmt: skip
-        self._set_assignments(rows, taken)
+        self._set_assignments(rows, places)
 
-    def _set_assignments(self, rows: Any, taken: Sequence[AssignmentRow]) -> None:
-        members = self.members
-        members.labels[rows] = [self._number_of(row.cluster) for row in taken]
-        # through an array of its own: numpy would make floats of numbers beyond 2**63
-        members.sequences[rows] = np.array([row.sequence for row in taken], np.uint64)
+    def _set_assignments(self, rows: Any, places: NDArray[np.intp]) -> None:
+        members, assigned = self.members, self.assigned
+        members.labels[rows] = assigned.clusters[places]
+        members.sequences[rows] = assigned.sequences[places]
+        assigned.is_open[places] = False
 
     def _rows_of(self, keys: Sequence[bytes]) -> Any:
         """Where distinct items are or shall be; a slice if they are new: it is written faster."""
@@ -310,12 +312,11 @@ class PartitionRestore:
         n_after = self.members.n_rows
         return slice(n_before, n_after) if n_after - n_before == len(keys) else rows
 
-    def _number_of(self, cluster: str) -> int:
-        return self.clusters.setdefault(cluster, len(self.clusters))
-
-    def _is_behind(self, row: AssignmentRow) -> bool:
-        """Whether an assignment is of an embedding model that stands no more."""
-        return self.since is not None and row.epoch < self.since
+    def _are_behind(self, places: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which assignments are of an embedding model that stands no more."""
+        if self.since is None:
+            return np.zeros(len(places), np.bool_)
+        return self.assigned.epochs[places] < self.since
 
     def _note_metadata(self, key: bytes, value: Mapping[str, Any] | None) -> None:
         shown = {k: value[k] for k in self.settings.events.metadata if k in value} if value else {}

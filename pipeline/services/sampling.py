@@ -63,7 +63,12 @@ class SampleReader:
         self.next_sample = None if successor is None else self._empty(successor, hash_range)
 
     def _empty(self, embedding: EmbeddingPolicy, hash_range: int) -> Sample:
-        return Sample(embedding.dimensions, max_items=self.max_items, hash_range=hash_range)
+        return Sample(
+            embedding.dimensions,
+            max_items=self.max_items,
+            hash_range=hash_range,
+            dtype=embedding.dtype,
+        )
 
     @property
     def positions(self) -> Mapping[int, int]:
@@ -176,7 +181,7 @@ class SampleReader:
         """A vector of the model that stands makes one of the next out of date, not the reverse."""
         new = batch.next_rows
         written = self._apply(self.sample, records, [i for i in good if i not in new], batch)
-        successors.remove(key for key in written if key in successors.of)
+        successors.remove(successors.present(written))
         theirs = [i for i in good if i in new or records[i].value is None]
         if theirs:
             self._apply(successors, records, theirs, batch, new)

@@ -52,7 +52,6 @@ CLOSE_LIMIT_S: Final = 30.0
 """For the last snapshots of a process that ends; it is given 90 s for everything."""
 REFRESH_S: Final = 6 * 3600.0
 """A snapshot that still says everything is written again all the same: it must not grow old."""
-DTYPE: Final = "float32"
 
 Fence = Callable[[int], bool]
 """Commit a partition's offset where it stands; False: the transaction was aborted."""
@@ -340,7 +339,7 @@ class Snapshots:
             group=self.group,
             topics=self._topic_ids,
             n_dims=embedding.dimensions,
-            dtype=DTYPE,
+            dtype=embedding.dtype,
             metric=embedding.metric,
             max_component=embedding.largest_component,
             embedding_model=embedding.model,

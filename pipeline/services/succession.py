@@ -8,7 +8,6 @@ from typing import Any
 
 from pipeline.clustering.forgetting import NO_TIMESTAMP
 from pipeline.messages.codec import (
-    AssignmentRow,
     decode,
     decode_vector,
     record_metadata,
@@ -17,6 +16,7 @@ from pipeline.messages.codec import (
 from pipeline.messages.embedding import record_model, record_offset
 from pipeline.messages.policy import EmbeddingPolicy, LimitPolicy
 from pipeline.messages.records import Record
+from pipeline.services.restore_assignments import GONE, Assigned
 from pipeline.state.successors import Successors
 
 
@@ -45,7 +45,7 @@ class Waiting:
             for key, record in self.kept.items()
             if record_model(record) == self.embedding.model
         }
-        self.found = Successors(self.embedding.dimensions)
+        self.found = Successors(self.embedding.dimensions, dtype=self.embedding.dtype)
 
     def take(self, records: Sequence[Record]) -> None:
         """The next records of the partition, in offset order, none beyond the committed offset."""
@@ -61,7 +61,7 @@ class Waiting:
                 newest[record.key] = i
             if record.key in self.kept and record.offset > record_offset(self.kept[record.key]):
                 self._shadowed.add(record.key)
-        self.found.remove(key for key, i in newest.items() if i < 0 and key in self.found.of)
+        self.found.remove(self.found.present([key for key, i in newest.items() if i < 0]))
         put = {key: i for key, i in newest.items() if i >= 0}
         if not put:
             return
@@ -77,7 +77,7 @@ class Waiting:
         for key, i in put.items():
             self._note(key, batch.metadata.get(i))
 
-    def counting(self, rows: Mapping[bytes, AssignmentRow], since: int | None) -> Successors:
+    def counting(self, assigned: Assigned, since: int | None) -> Successors:
         """What is left once the assignments have spoken.
 
         Parameters
@@ -95,18 +95,18 @@ class Waiting:
             )  # fmt: skip
             self._note(key, record_metadata(record))
         found = self.found
-        out_of_date = [
-            key
-            for key, row in rows.items()
-            if key in found.of
-            and (
-                row.offset > int(found.offsets[found.of[key]])
-                or (since is not None and row.epoch >= since)
-            )
-        ]
-        found.remove(out_of_date)
-        saved = {key for key, row in found.of.items() if found.kept[row]}
-        found.strays = set(self.kept) - saved
+        rows = found.occupied()
+        places = assigned.find_packed(found.packed_names(rows))
+        # of an item that is gone the offset says so, and is before any other
+        rows, places = rows[places >= 0], places[places >= 0]
+        out_of_date = assigned.offsets[places] > found.offsets[rows]
+        if since is not None:
+            is_there = assigned.offsets[places] != GONE
+            out_of_date |= is_there & (assigned.epochs[places] >= since)
+        found.remove(found.names(rows[out_of_date]))
+        rows_left = found.occupied()
+        saved = found.names(rows_left[found.kept[rows_left]])
+        found.strays = set(self.kept).difference(saved)
         return found
 
     def _note(self, key: bytes, metadata: Mapping[str, Any] | None) -> None:

@@ -24,9 +24,11 @@ from pipeline.clustering.schedule import ReclusterPolicy, Trigger
 from pipeline.clustering.transfer import transferred
 from pipeline.kernels.contract import Kernels, Points, Weights
 from pipeline.messages.commands import Command
+from pipeline.messages.halves import widened
 from pipeline.messages.model import Model
 from pipeline.messages.policy import EmbeddingPolicy
 from pipeline.services.sampling import SampleReader
+from pipeline.state.rows import NOWHERE
 from pipeline.state.sample import Sample
 
 SILHOUETTE_POINTS = 10_000  # an error of some 0.001
@@ -141,8 +143,9 @@ class Workshop:
     def transfer(self, incumbent: Model, successors: Sample, embedding: EmbeddingPolicy) -> Job:
         """A fit on the vectors of the next embedding model; ids go over by the items with both."""
         sample, keys = self.sampling.sample, successors.snapshot()[0]
-        has_both = np.array([key in sample.of for key in keys], np.bool_)
-        vectors = sample.vectors[[sample.of[key] for key in keys if key in sample.of]]
+        rows = sample.find_all(keys)
+        has_both = rows != NOWHERE
+        vectors = widened(sample.vectors[rows[has_both]])
 
         def work(points: Points, weights: Weights | None, job: Job) -> Candidate:
             old = self.kernels.assign(self.kernels.load(incumbent.centroids), vectors)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from pipeline.clustering.proofs import UNPROVEN
 from pipeline.kernels.contract import Sums, Weights
@@ -40,8 +40,8 @@ class Members(Rows):
         "vectors", "labels", "proofs", "sequences", "offsets", "kept", "timestamps", "weights",
     )  # fmt: skip
 
-    def __init__(self, n_dims: int) -> None:
-        super().__init__(n_dims)
+    def __init__(self, n_dims: int, *, dtype: DTypeLike = np.float32) -> None:
+        super().__init__(n_dims, dtype=dtype)
         self.labels: NDArray[np.int32] = np.empty(0, np.int32)
         self.proofs: NDArray[np.float64] = np.empty(0, np.float64)
         """A label is proven while this is above its drift (:mod:`pipeline.clustering.proofs`);
@@ -64,20 +64,19 @@ class Members(Rows):
     @property
     def n_items(self) -> int:
         """Items that have an assignment, ghosts included."""
-        return len(self.of) + len(self.ghosts)
+        return len(self) + len(self.ghosts)
 
-    def remove(self, keys: Iterable[bytes]) -> None:
+    def remove(self, keys: Iterable[bytes]) -> NDArray[np.intp]:
         """Forget items that are there; a free row holds no label that could go out of range."""
-        keys = list(keys)
-        rows = [self.of[key] for key in keys]
+        rows = super().remove(keys)
         self.labels[rows] = 0
         self.proofs[rows] = np.nan
-        super().remove(keys)
+        return rows
 
     def unprove(self) -> None:
         """Take every proof back: no label was compared with the centroids that there are now."""
         self.proofs[: self.n_rows] = UNPROVEN
-        self.proofs[self._free] = np.nan
+        self.proofs[self._ids.free] = np.nan
 
     def unproven(self, span: range, drift: NDArray[np.float64]) -> NDArray[np.intp]:
         """The rows of a span, ascending, whose label the centroids may have drifted away from.
@@ -179,7 +178,7 @@ class PartitionState:
         """Let items of another embedding model arrive; ghosts are lost after that."""
         ghosts = self.members.ghosts
         self.arrivals, self.embedding_since = arrivals, None
-        self.n_unassigned = sum(key not in ghosts for key in arrivals.of)
+        self.n_unassigned = sum(key not in ghosts for key in arrivals)
         self.are_ghosts_settled = False
         self.swept_to = None
 

@@ -11,10 +11,11 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from pipeline.clustering.forgetting import NO_TIMESTAMP
-from pipeline.state.rows import Rows
+from pipeline.messages.halves import widened
+from pipeline.state.rows import NOWHERE, Rows
 
 FULL_RANGE = 1 << 32
 GONE = -1
@@ -25,8 +26,15 @@ class Sample(Rows):
 
     columns = ("vectors", "sequences", "timestamps")
 
-    def __init__(self, n_dims: int, *, max_items: int, hash_range: int = FULL_RANGE) -> None:
-        super().__init__(n_dims)
+    def __init__(
+        self,
+        n_dims: int,
+        *,
+        max_items: int,
+        hash_range: int = FULL_RANGE,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        super().__init__(n_dims, dtype=dtype)
         self.sequences: NDArray[np.uint64] = np.empty(0, np.uint64)
         self.timestamps: NDArray[np.int64] = np.empty(0, np.int64)
         """Of the record that counts, milliseconds since 1970; -1: it had none."""
@@ -47,6 +55,7 @@ class Sample(Rows):
             self.vectors.shape[1],
             max_items=self.max_items,
             hash_range=min(2 * self.hash_range, FULL_RANGE),
+            dtype=self.vectors.dtype,
         )
 
     def holds(self, key: bytes) -> bool:
@@ -72,17 +81,20 @@ class Sample(Rows):
             The items that have a new vector.
         """
         newest: dict[bytes, tuple[int, int, int]] = {}  # item -> row, sequence, time
-        for key, row, sequence, time in zip(keys, rows, sequences, timestamps, strict=True):
+        known = self._sequences(keys)
+        for key, row, sequence, time, before in zip(
+            keys, rows, sequences, timestamps, known, strict=True
+        ):
             if not self.holds(key):
                 continue
             if row < 0:
                 newest[key] = (GONE, 0, NO_TIMESTAMP)
-            elif not 0 < sequence <= self._sequence(key, newest):
+            elif not 0 < sequence <= (newest[key][1] if key in newest else before):
                 newest[key] = (row, sequence, NO_TIMESTAMP if time is None or time < 0 else time)
         if self.changed is not None:
             self.changed.update(newest)
         written = [(key, *change) for key, change in newest.items() if change[0] != GONE]
-        self.remove([k for k, change in newest.items() if change[0] == GONE and k in self.of])
+        self.remove(self.present([k for k, change in newest.items() if change[0] == GONE]))
         if written:
             at = self.put([key for key, *_ in written])
             self.vectors[at] = vectors[[row for _, row, _, _ in written]]
@@ -96,19 +108,21 @@ class Sample(Rows):
         """Hold no more than the items whose hash is below this."""
         if hash_range < self.hash_range:
             self.hash_range = hash_range
-            self.remove([key for key in self.of if not self.holds(key)])
+            self.remove([key for key in self if not self.holds(key)])
 
-    def _sequence(self, key: bytes, newest: dict[bytes, tuple[int, int, int]]) -> int:
-        if key in newest:
-            return newest[key][1]
-        row = self.of.get(key)
-        return 0 if row is None else int(self.sequences[row])
+    def _sequences(self, keys: Sequence[bytes]) -> list[int]:
+        """Of the items as they are here; 0 where one is not."""
+        rows = self.find_all(keys)
+        is_there = rows != NOWHERE
+        known = np.zeros(len(rows), np.uint64)
+        known[is_there] = self.sequences[rows[is_there]]
+        return known.tolist()
 
     def snapshot(self) -> tuple[list[bytes], NDArray[np.float32], NDArray[np.int64]]:
         """Ids, and copies of their vectors (n, n_dims) and timestamps (n,).
 
         Ordered by id: the same items give the same rows.
         """
-        keys = sorted(self.of)
-        rows = [self.of[key] for key in keys]
-        return keys, self.vectors[rows], self.timestamps[rows]
+        keys = sorted(self)
+        rows = self.find_all(keys)
+        return keys, widened(self.vectors[rows]), self.timestamps[rows]

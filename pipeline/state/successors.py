@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from pipeline.state.rows import Rows
 
@@ -24,8 +24,8 @@ class Successors(Rows):
 
     columns = ("vectors", "sequences", "offsets", "kept", "timestamps")
 
-    def __init__(self, n_dims: int) -> None:
-        super().__init__(n_dims)
+    def __init__(self, n_dims: int, *, dtype: DTypeLike = np.float32) -> None:
+        super().__init__(n_dims, dtype=dtype)
         self.sequences: NDArray[np.uint64] = np.empty(0, np.uint64)
         """The producer's version of the item, counted for this model alone; 0: none."""
         self.offsets: NDArray[np.int64] = np.empty(0, np.int64)
@@ -57,9 +57,10 @@ class Successors(Rows):
         self.kept[rows] = np.array(kept, np.bool_)
         self.timestamps[rows] = np.array(timestamps, np.int64)
 
-    def remove(self, keys: Iterable[bytes]) -> None:
-        """Forget items that are there."""
+    def remove(self, keys: Iterable[bytes]) -> NDArray[np.intp]:
+        """Forget items that are there; the rows that they had."""
         keys = list(keys)
-        super().remove(keys)
+        rows = super().remove(keys)
         for key in keys:
             self.metadata.pop(key, None)
+        return rows

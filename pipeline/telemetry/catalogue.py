@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from pipeline.telemetry.catalogue_server import SERVER_ROWS
 from pipeline.telemetry.kinds import (
     LATENCY,
     LONG,
@@ -25,7 +26,8 @@ from pipeline.telemetry.kinds import (
 _SIGNALS: Final = ("occupancy", "distance", "shift", "imbalance", "churn")
 _A: Final = (Service.ASSIGNER,)
 _R: Final = (Service.RECLUSTERER,)
-_ALL: Final = (Service.ASSIGNER, Service.RECLUSTERER)
+_AR: Final = (Service.ASSIGNER, Service.RECLUSTERER)
+_ALL: Final = tuple(Service)
 
 KERNELS: Final = ("cpu", "avx512", "amx", "cuda", "hybrid")
 REASONS: Final = (
@@ -57,6 +59,13 @@ _ROWS: Final = (
         "Which kernels compute, and on what; always 1.",
         _ALL,
         {"kernel": KERNELS, "name": Open.DEVICE},
+    ),
+    Metric(
+        "eddy_device_memory_bytes",
+        Kind.GAUGE,
+        "Memory of the card that computes, whoever uses it; without a card there is none.",
+        _AR,
+        {"kind": ("used", "total")},
     ),
     Metric(
         "eddy_threshold",
@@ -112,6 +121,13 @@ _ROWS: Final = (
         {"reason": REASONS},
     ),
     Metric(
+        "eddy_invariant_violations_total",
+        Kind.COUNTER,
+        "What a look at the state found that cannot be; there is none to be expected.",
+        _A,
+        {"invariant": ("exact_label", "counts", "sums")},
+    ),
+    Metric(
         "eddy_micro_batch_records",
         Kind.HISTOGRAM,
         "Records of one micro-batch.",
@@ -130,22 +146,23 @@ _ROWS: Final = (
         "eddy_transaction_duration_seconds",
         Kind.HISTOGRAM,
         "Time from the begin of a transaction to its commit.",
-        _ALL,
+        _AR,
         buckets=WORK,
     ),
     Metric(
         "eddy_transactions_total",
         Kind.COUNTER,
         "Transactions that ended.",
-        _ALL,
+        _AR,
         {"result": ("committed", "aborted", "fatal")},
     ),
     Metric(
         "eddy_loop_seconds_total",
         Kind.COUNTER,
-        "Where the loop spends its time; the rates are utilisation.",
+        "Where the loop spends its time: waits for records, decodes and labels them, writes them "
+        "and installs them, sweeps; the rates are utilisation.",
         _A,
-        {"phase": ("wait", "decode", "assign", "state", "produce", "commit", "sweep")},
+        {"phase": ("wait", "assign", "commit", "sweep")},
     ),
     Metric(
         "eddy_end_to_end_latency_seconds",
@@ -183,12 +200,12 @@ _ROWS: Final = (
         {"partition": Open.PARTITION},
     ),
     Metric("eddy_assigned_partitions", Kind.GAUGE, "Partitions this process owns.", _A),
-    Metric("eddy_input_partitions", Kind.GAUGE, "Partitions of the input.", _ALL),
+    Metric("eddy_input_partitions", Kind.GAUGE, "Partitions of the input.", _AR),
     Metric(
         "eddy_last_progress_timestamp_seconds",
         Kind.GAUGE,
         "When the loop last did what it is there for; to wait for a first model is progress.",
-        _ALL,
+        _AR,
     ),
     Metric(
         "eddy_rebalances_total",
@@ -229,7 +246,7 @@ _ROWS: Final = (
     Metric(
         "eddy_state_bytes",
         Kind.GAUGE,
-        "Memory of the state.",
+        "Memory of the state; bounds: labels, proofs, and the other numbers of items.",
         _A,
         {"kind": ("vectors", "ids", "bounds", "statistics")},
     ),
@@ -409,5 +426,5 @@ _ROWS: Final = (
     ),
 )
 
-CATALOGUE: Final[Mapping[str, Metric]] = {metric.name: metric for metric in _ROWS}
+CATALOGUE: Final[Mapping[str, Metric]] = {metric.name: metric for metric in (*_ROWS, *SERVER_ROWS)}
 """Every metric there is, by name."""

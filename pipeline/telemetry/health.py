@@ -26,6 +26,7 @@ STARTUP_CHECKS: Final = ("configuration", "broker", "first_restore")
 READY_CHECKS: Final[Mapping[str, tuple[str, ...]]] = {
     "assigner": ("partitions_restored", "not_draining"),
     "reclusterer": ("producer_initialised", "topics_read", "not_draining"),
+    "server": ("caught_up", "fresh", "not_draining"),
 }
 """What traffic and rollouts wait for, by service."""
 

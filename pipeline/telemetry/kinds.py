@@ -13,6 +13,7 @@ class Service(StrEnum):
 
     ASSIGNER = "assigner"
     RECLUSTERER = "reclusterer"
+    SERVER = "server"
 
 
 class Kind(StrEnum):
@@ -29,6 +30,7 @@ class Open(StrEnum):
     PARTITION = "a partition of the input"
     CODE = "a name of librdkafka, 32 at most, then `other`"
     BUILD = "one value for the life of a process"
+    ROUTE = "a route of the server as OpenAPI writes it, or `other`"
     DEVICE = "the name of a processor or a card, one for the life of a process"
 
 

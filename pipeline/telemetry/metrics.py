@@ -60,6 +60,10 @@ class Gauge:
     def set(self, value: float) -> None:
         self.value = float(value)
 
+    def clear(self) -> None:
+        """There is nothing any more that it could tell of."""
+        self.value = None
+
 
 @dataclass(slots=True, eq=False)
 class Histogram:

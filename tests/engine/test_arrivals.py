@@ -78,7 +78,7 @@ def test_until_an_item_has_arrived_nothing_says_that_it_is_nowhere():
     made.install(first)
 
     state = made.partitions[0]
-    assert set(state.members.ghosts) | set(state.members.of) >= {b"both", b"moves", b"old"}
+    assert set(state.members.ghosts) | set(state.members) >= {b"both", b"moves", b"old"}
     assert lose_is_held_back(made)
     assert len(state.arrivals) == 2
 
@@ -141,7 +141,7 @@ def test_statistics_are_those_of_who_has_arrived():
     sweep(made, max_rows=2)
 
     members = state.members
-    rows = sorted(members.of.values())
+    rows = members.occupied().tolist()
     expected = Sums.zeros(len(made.table), 3, max_component=256.0)
     vectors, nowhere = members.vectors[rows], np.full(len(rows), -1, np.int32)
     KERNELS.accumulate(expected, vectors, nowhere, vectors, members.labels[rows])
@@ -218,7 +218,7 @@ def test_a_revision_that_comes_before_all_have_arrived_repeats_no_id():
     assert len(ids) == len(set(ids))
     assert made.partitions[0].swept_to == Version(2, 1)
     members = made.partitions[0].members
-    found = {key: made.table.ids[members.labels[row]] for key, row in members.of.items()}
+    found = {key: made.table.ids[members.labels[row]] for key, row in members.items()}
     assert found == {b"both": "c2", b"moves": "c1", b"new": "c1"}
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clustering.alignment import align, aligned
@@ -238,6 +238,7 @@ def fits(draw):
     return n, rounds
 
 
+@settings(deadline=None)
 @given(fits())
 def test_no_id_is_used_twice_and_every_change_of_the_set_is_told_once(given_fits):
     n, rounds = given_fits

@@ -46,7 +46,7 @@ def sweep(made, partition=0, max_rows=2):
 def weights_of(made, partition=0):
     """Item -> what it was counted with."""
     members = made.partitions[partition].members
-    return {key.decode(): float(members.weights[row]) for key, row in members.of.items()}
+    return {key.decode(): float(members.weights[row]) for key, row in members.items()}
 
 
 def check(made, partition=0, *, is_at_rest=False):
@@ -267,7 +267,7 @@ def read_back(made):
     state = made.partitions[0]
     old, rows = state.members, state.members.occupied()
     members = Members(old.vectors.shape[1])
-    new = members.put([old.keys[row] for row in rows])
+    new = members.put(old.names(rows))
     for name in ("vectors", "sequences", "offsets", "kept", "timestamps"):
         getattr(members, name)[new] = getattr(old, name)[rows]
     names = [made.table.ids[label] for label in old.labels[rows]]

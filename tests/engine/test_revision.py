@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -40,6 +40,7 @@ def centroids_after(points, labels, centroids, *, tolerance=0.0, **fields):
 # What a revision says
 
 
+@settings(deadline=None)
 @given(
     hnp.arrays(
         np.float32, st.tuples(st.integers(1, 12), st.just(3)), elements=st.floats(-9, 9, width=16)

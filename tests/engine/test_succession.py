@@ -35,7 +35,7 @@ def test_a_record_of_the_next_model_leaves_its_item_where_it_is():
     assert changes.next_offsets == {0: 2}
     state = made.partitions[0]
     assert (len(state.members), len(state.successors)) == (1, 1)
-    assert state.members.offsets[state.members.of[b"a"]] == 0
+    assert state.members.offsets[state.members.row_of(b"a")] == 0
 
 
 def test_the_old_vector_is_saved_once():
@@ -75,8 +75,8 @@ def test_batch_boundaries_leave_no_trace(at_once):
     outgoing = [(o.topic, o.key, o.value) for batch in batches for o in write(made, batch)]
 
     state = made.partitions[0]
-    assert list(state.successors.of) == [b"a"]
-    assert state.successors.vectors[state.successors.of[b"a"]].tolist() == SOUTH
+    assert list(state.successors) == [b"a"]
+    assert state.successors.vectors[state.successors.row_of(b"a")].tolist() == SOUTH
     per_topic = {
         topic: [(key, value) for t, key, value in outgoing if t == topic]
         for topic, _, _ in outgoing
@@ -97,7 +97,7 @@ def test_sequences_count_for_each_model_alone():
 
     assert changes.tally.outcomes == {("upsert", "stale"): 2}
     successors = made.partitions[0].successors
-    assert successors.vectors[successors.of[b"a"]].tolist() == NORTH
+    assert successors.vectors[successors.row_of(b"a")].tolist() == NORTH
 
 
 @pytest.mark.parametrize(

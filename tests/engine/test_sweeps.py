@@ -338,9 +338,7 @@ class History:
         check(self.made)
         members = self.made.partitions[0].members
         ids = self.made.table.ids
-        assert self.at == {
-            key.decode(): ids[members.labels[row]] for key, row in members.of.items()
-        }
+        assert self.at == {key.decode(): ids[members.labels[row]] for key, row in members.items()}
 
     def take(self, outgoing):
         for event in events(outgoing):

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine.totals import Totals
@@ -76,6 +76,7 @@ def compacted(log):
 # Adding up
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -213,6 +214,7 @@ def test_nothing_is_complete_before_all_partitions_have_spoken_and_the_end_was_r
     assert not other.is_complete
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(CLUSTERS), st.none() | st.integers(0, 9), max_size=3),
@@ -252,6 +254,7 @@ def test_a_head_over_rows_that_are_not_all_there_stays_aside_until_they_fit():
     assert made.counts(CLUSTERS).tolist() == [3, 2, 0]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_records_that_come_again_change_nothing(data):
     owners, made, naive = [Owner(0), Owner(1)], totals(2), totals(2)

@@ -24,8 +24,9 @@ from tests.kernels.cases import (
     one_gap,
     plain,
 )
+from tests.kernels.conftest import IS_TRAPPED
 
-IN_PROCESS = settings(max_examples=5 if SIMULATED else 60, deadline=None)
+IN_PROCESS = settings(max_examples=5 if SIMULATED or IS_TRAPPED else 60, deadline=None)
 MAX_COMPONENT = 8.0
 
 

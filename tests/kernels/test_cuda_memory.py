@@ -169,3 +169,19 @@ def test_a_table_for_margins_that_does_not_fit_is_one_row():
 
     assert (found.margins >= 0.0).all()
     assert model.steep[0].shape[0] == 1
+
+
+def test_the_card_says_how_much_of_it_is_taken_and_the_simulator_nothing(monkeypatch):
+    module, twin = import_module("pipeline.kernels.cuda"), kernels()
+    assert twin.device_memory() is None
+
+    monkeypatch.setattr(module, "SIMULATED", False)
+    context = module.cuda.current_context()
+    monkeypatch.setattr(type(context), "get_memory_info", lambda _: (3, 10))
+    assert twin.device_memory() == (7, 10)
+
+    def silent(_):
+        raise module.CudaAPIError(1, "lost")
+
+    monkeypatch.setattr(type(context), "get_memory_info", silent)
+    assert twin.device_memory() is None

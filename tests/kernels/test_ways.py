@@ -82,10 +82,11 @@ def test_a_way_that_is_added_competes_at_once():
     assert model.choice(second=False, margin=True).way.name == "slow"
 
 
-def test_calls_that_ask_for_more_are_judged_apart(choice):
-    search(choice, BLOCK, {"fast": 400.0, "slow": 1.0})
+def test_calls_that_ask_for_more_are_judged_apart():
+    model = model_of(("fast", FAST_NS), ("slow", SLOW_NS))
+    search(model.choice(second=False, margin=False), BLOCK, {"fast": 400.0, "slow": 1.0})
 
-    assert choice.model.choice(second=True, margin=False).way.name == "fast"
+    assert model.choice(second=True, margin=False).way.name == "fast"
 
 
 def test_a_search_is_made_once_and_only_when_it_is_wanted():

@@ -28,6 +28,7 @@ from tests.messages.test_decode import (
     typed,
 )
 
+HALF = EmbeddingPolicy(dimensions=D, max_component=2.0**15, dtype="float16")
 POOL = [record(form.values[0], headers=form.values[1]) for form in FORMS]
 POOL += [broken for _, broken in DEAD_LETTERS]
 POOL += [record(None), record(None, headers=typed("?"))]
@@ -39,7 +40,7 @@ POOL += [record(edv1(X), key="ключ".encode()), record(edv1(X), key=b"\xd0"),
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.sampled_from(POOL), max_size=12),
-    st.sampled_from([POLICY, COSINE, EmbeddingPolicy(dimensions=D, content_type=RAW)]),
+    st.sampled_from([POLICY, COSINE, HALF, EmbeddingPolicy(dimensions=D, content_type=RAW)]),
 )
 def test_a_record_is_judged_the_same_in_any_batch(records, policy):
     assert outcome(records, policy) == [outcome([one], policy)[0] for one in records]
@@ -95,7 +96,7 @@ VALUES = (
         ),
         max_size=6,
     ),
-    st.sampled_from([POLICY, COSINE, EmbeddingPolicy(dimensions=D, content_type=JSON)]),
+    st.sampled_from([POLICY, COSINE, HALF, EmbeddingPolicy(dimensions=D, content_type=JSON)]),
 )
 def test_nothing_that_may_be_written_raises(records, policy):
     batch = decode(records, policy, LIMITS)

@@ -99,7 +99,7 @@ def columns(made):
     names = ("labels", "sequences", "offsets", "kept", "timestamps", "weights")
     return {
         key.decode(): [members.vectors[row].tolist(), *(getattr(members, n)[row] for n in names)]
-        for key, row in members.of.items()
+        for key, row in members.items()
     }
 
 
@@ -172,7 +172,7 @@ def test_the_sample_knows_the_times_that_the_members_have(policy):
     keys, points, timestamps = sampling.sample.snapshot()
 
     members = site.engine.partitions[0].members
-    rows = [members.of[key] for key in keys]
-    assert sorted(members.of) == keys
+    rows = members.rows_of(keys)
+    assert sorted(members) == keys
     assert points.tolist() == members.vectors[rows].tolist()
     assert timestamps.tolist() == members.timestamps[rows].tolist()

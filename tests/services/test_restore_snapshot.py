@@ -160,7 +160,7 @@ def view(engine):
                 ids[members.labels[row]], members.vectors[row].tolist(),
                 *(getattr(members, name)[row].item() for name in columns),
             ]
-            for key, row in members.of.items()
+            for key, row in members.items()
         },
         "metadata": members.metadata,
         "ghosts": {k: (ids[g.label], *g[1:]) for k, g in members.ghosts.items()},
@@ -185,7 +185,7 @@ def test_any_snapshot_and_what_came_after_it_is_what_the_topics_say(seed, policy
         owner.live(int(owner.rng.integers(8)))
         if owner.rng.random() < 0.4:
             owner.compact()
-    assert owner.from_snapshot()["items"].keys() == {*owner.state.members.of}
+    assert owner.from_snapshot()["items"].keys() == {*owner.state.members}
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -197,7 +197,7 @@ def test_topics_whose_tombstones_are_gone_still_tell_all_of_it(policy, tmp_path)
         owner.compact(keep_tombstones=False)
 
         assert owner.from_topics() == before
-        assert before["items"].keys() == {*owner.state.members.of}
+        assert before["items"].keys() == {*owner.state.members}
 
 
 # --- controls -------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def follow(reader):
 
 
 def held(sample):
-    return {key.decode(): sample.vectors[row].tolist() for key, row in sample.of.items()}
+    return {key.decode(): sample.vectors[row].tolist() for key, row in sample.items()}
 
 
 def test_an_item_may_have_a_vector_of_each_model():

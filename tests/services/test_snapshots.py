@@ -109,7 +109,7 @@ def test_what_was_written_is_found_with_every_member(owner):
 
     members = owner.engine.partitions[0].members
     keys = [key for rows in snapshot.slices() for key in rows.keys]
-    assert sorted(keys) == sorted(members.of)
+    assert sorted(keys) == sorted(members)
     assert snapshot.next_offset == owner.engine.partitions[0].next_offset
     assert snapshot.published == owner.engine.partitions[0].published
 

@@ -28,15 +28,15 @@ def vector_of(record, n_dims):
     return vector, struct.unpack_from("<Q", value, 12)[0]
 
 
-def stored(vector, metric):
-    """The vector as it is compared: under cosine of unit length, made so in float64."""
-    if metric != "cosine":
-        return vector
-    norm = math.sqrt(naive.squared_distance(vector, np.zeros_like(vector)))
-    return np.array([float(x) / norm for x in vector.tolist()], np.float32)
+def stored(vector, embedding):
+    """The vector as it is compared: under cosine of unit length, made so in float64; rounded."""
+    if embedding.metric == "cosine":
+        norm = math.sqrt(naive.squared_distance(vector, np.zeros_like(vector)))
+        vector = np.array([float(x) / norm for x in vector.tolist()], np.float32)
+    return vector.astype(embedding.dtype).astype(np.float32)
 
 
-def applied(records, n_dims, metric="euclidean"):
+def applied(records, embedding):
     """Item -> its records that count, in order: (offset, vector or None)."""
     history, last = defaultdict(list), {}
     for record in records:
@@ -45,14 +45,14 @@ def applied(records, n_dims, metric="euclidean"):
             last.pop(key, None)
             history[key].append((record.offset, None))
             continue
-        found = vector_of(record, n_dims)
+        found = vector_of(record, embedding.dimensions)
         if found is None:
             continue
         vector, sequence = found
         if 0 < sequence <= last.get(key, 0):
             continue
         last[key] = sequence
-        history[key].append((record.offset, stored(vector, metric)))
+        history[key].append((record.offset, stored(vector, embedding)))
     return history
 
 
@@ -79,8 +79,7 @@ def members(world, inputs, p):
     """Item -> (offset, vector) of the record that counts, for every item that lives."""
     if world.reference is not None:
         return world.reference(world, inputs[p], p)
-    metric = world.embedding.metric
-    history = applied(inputs[p], world.embedding.dimensions, metric)
+    history = applied(inputs[p], world.embedding)
     live = {key: steps[-1] for key, steps in history.items() if steps[-1][1] is not None}
     if not world.compacts_unread:
         return live
@@ -91,14 +90,17 @@ def members(world, inputs, p):
     for key, row in assigned(world, p).items():
         offset = row["source"]["offset"]
         (record,) = [r for r in inputs[p] if r.offset == offset]
-        found[key] = (offset, stored(vector_of(record, world.embedding.dimensions)[0], metric))
+        found[key] = (
+            offset,
+            stored(vector_of(record, world.embedding.dimensions)[0], world.embedding),
+        )
     for record in {r.key: r for r in inputs[p]}.values():
         key = record.key.decode()
         good = record.value and vector_of(record, world.embedding.dimensions)
         if record.value is None:
             found.pop(key, None)
         elif good and good[1] == 0:
-            found[key] = (record.offset, stored(good[0], metric))
+            found[key] = (record.offset, stored(good[0], world.embedding))
     return found
 
 
@@ -138,17 +140,17 @@ def check_events(world, inputs):
         current = {key: row["cluster"] for key, row in assigned(world, p).items()}
         assert at == current, f"partition {p}: the chains of events do not end in the assignments"
         if not world.compacts_unread and world.reference is None:
-            check_record_events(records, inputs[p], world.embedding.dimensions)
+            check_record_events(records, inputs[p], world.embedding)
 
 
-def check_record_events(records, inputs, n_dims):
+def check_record_events(records, inputs, embedding):
     """An item's first record and its removals always make an event, at the offset that did it."""
     caused = {}
     for record in records:
         event = json.loads(record.value)
         if event["cause"] == "record":
             caused[event["source"]["offset"]] = event["type"]
-    for key, steps in applied(inputs, n_dims).items():
+    for key, steps in applied(inputs, embedding).items():
         is_in = False
         for offset, vector in steps:
             if vector is not None and not is_in:

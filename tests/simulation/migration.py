@@ -30,7 +30,7 @@ class MigrationWorld(World):
         metric = self.embedding.metric
         self.embedding = EmbeddingPolicy(
             dimensions=N_DIMS, metric=metric, model=OLD,
-            next=NextEmbedding(NEW, n_next_dims, share),
+            next=NextEmbedding(NEW, n_next_dims, share), dtype=self.embedding.dtype,
         )  # fmt: skip
         self.n_next_dims = n_next_dims
         self.share_of_new = 0.0
@@ -49,6 +49,7 @@ class MigrationWorld(World):
         kind = self.rng.choice(["write", "numbered", "stale", "bad"], p=[0.5, 0.3, 0.1, 0.1])
         vector = self.rng.integers(-3, 4, self.n_next_dims).astype(np.float32)
         vector[0] += 0.5
+        vector *= self.unit
         sequence = 0
         if kind == "numbered":
             sequence = self.next_sequences[item] = self.next_sequences.get(item, 0) + 1
@@ -69,6 +70,7 @@ class MigrationWorld(World):
         for n in range(25):
             vector = self.rng.integers(-3, 4, self.n_next_dims).astype(np.float32)
             vector[0] += 0.5
+            vector *= self.unit
             self.next_sequences.pop(f"item-{n}", None)
             self.broker.append(
                 self.topics.input, n % self.topics.partitions, b"item-%d" % n,
@@ -96,7 +98,10 @@ class MigrationWorld(World):
     def speak_new(self):
         """The configuration after the change, and every process started again with it."""
         self.embedding = EmbeddingPolicy(
-            dimensions=self.n_next_dims, metric=self.embedding.metric, model=NEW
+            dimensions=self.n_next_dims,
+            metric=self.embedding.metric,
+            model=NEW,
+            dtype=self.embedding.dtype,
         )
         for instance in sorted(self.assigners):
             self.start_assigner(instance)
@@ -137,7 +142,7 @@ def played(world, records, p, until=None):
 
     And the offsets that have to be dead letters.
     """
-    metric, n_next_dims = world.embedding.metric, world.n_next_dims
+    n_next_dims = world.n_next_dims
     end = changed_at(world, records, p)
     old, new, bad = {}, {}, []
     for record in records:
@@ -160,7 +165,7 @@ def played(world, records, p, until=None):
         mine = new if theirs else old
         if key in mine and 0 < sequence <= mine[key][2]:
             continue
-        mine[key] = (record.offset, judges.stored(vector, metric), sequence)
+        mine[key] = (record.offset, judges.stored(vector, world.embedding), sequence)
         if not theirs:
             new.pop(key, None)
     return old, new, bad
@@ -272,7 +277,7 @@ def assigned_items(world, records, p):
         record = at[row["source"]["offset"]]
         assert is_next(record), f"{item} stands by the old model"
         vector, _ = judges.vector_of(record, world.n_next_dims)
-        found[item] = (record.offset, judges.stored(vector, world.embedding.metric))
+        found[item] = (record.offset, judges.stored(vector, world.embedding))
     for item, record in last.items():
         vector = None
         if record.value is not None and is_next(record):
@@ -288,8 +293,9 @@ def judge_unread(world, inputs):
     """What can be said after the change, where good rows were taken unread."""
     world.reference = assigned_items
     world.embedding = EmbeddingPolicy(
-        dimensions=world.n_next_dims, metric=world.embedding.metric, model=NEW
-    )
+        dimensions=world.n_next_dims, metric=world.embedding.metric, model=NEW,
+        dtype=world.embedding.dtype,
+    )  # fmt: skip
     check_change(world)
     judges.check_schemas(world)
     judges.check_assignments(world, inputs)
@@ -308,8 +314,9 @@ def judge(world, inputs):
     configured = world.embedding
     if world.has_changed:
         world.embedding = EmbeddingPolicy(
-            dimensions=world.n_next_dims, metric=configured.metric, model=NEW
-        )
+            dimensions=world.n_next_dims, metric=configured.metric, model=NEW,
+            dtype=configured.dtype,
+        )  # fmt: skip
         check_change(world)
     judges.check_schemas(world)
     judges.check_assignments(world, inputs)

@@ -9,6 +9,7 @@ import pytest
 from pipeline.messages.policy import NextEmbedding
 from pipeline.services.assigner import Assigner
 from tests.simulation.migration import MigrationWorld, judge, judge_unread, verify
+from tests.simulation.seeds import seeds
 from tests.simulation.sleep import SleepyWorld
 from tests.simulation.test_simulation import Inputs
 
@@ -52,7 +53,7 @@ def changed(seed, *, n_steps=60, **settings):
     return world, inputs
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", seeds(0, 10, usual=4))
 def test_before_the_change_the_old_model_stands_as_ever(seed):
     world, inputs = begun(seed, share=1.0)
     world.settle()
@@ -61,7 +62,7 @@ def test_before_the_change_the_old_model_stands_as_ever(seed):
         judge(world, inputs.records)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(0, 20, usual=6))
 @pytest.mark.parametrize("n_next_dims", [2, 3], ids=["other dimensions", "equal dimensions"])
 def test_every_invariant_holds_after_a_change_among_faults(seed, n_next_dims):
     world, inputs = changed(seed, n_next_dims=n_next_dims)
@@ -70,7 +71,7 @@ def test_every_invariant_holds_after_a_change_among_faults(seed, n_next_dims):
     judge(world, inputs.records)
 
 
-@pytest.mark.parametrize("seed", range(100, 110))
+@pytest.mark.parametrize("seed", seeds(100, 110, usual=4))
 def test_every_invariant_holds_when_all_start_again_with_the_new_name(seed):
     world, inputs = changed(seed, metric="cosine", metadata=("kind",))
     world.speak_new()
@@ -81,14 +82,14 @@ def test_every_invariant_holds_when_all_start_again_with_the_new_name(seed):
     judge(world, inputs.records)
 
 
-@pytest.mark.parametrize("seed", range(200, 206))
+@pytest.mark.parametrize("seed", seeds(200, 206, usual=3))
 def test_every_invariant_holds_where_members_fade(seed):
     world, inputs = changed(seed, half_life_s=20.0)
 
     judge(world, inputs.records)
 
 
-@pytest.mark.parametrize("seed", range(300, 310))
+@pytest.mark.parametrize("seed", seeds(300, 310, usual=4))
 def test_items_without_a_new_vector_are_removed_once_and_the_others_never(seed):
     world, inputs = begun(seed, share=0.5)
     world.share_of_new = 0.6
@@ -101,14 +102,14 @@ def test_items_without_a_new_vector_are_removed_once_and_the_others_never(seed):
     judge(world, inputs.records)
 
 
-@pytest.mark.parametrize("seed", range(500, 508))
+@pytest.mark.parametrize("seed", seeds(500, 508, usual=4))
 def test_memory_is_right_after_sleepers_and_late_markers(seed):
     world, inputs = changed(seed, world=SleepyMigrationWorld)
 
     judge(world, inputs.records)
 
 
-@pytest.mark.parametrize("seed", range(2050, 2062))
+@pytest.mark.parametrize("seed", seeds(2050, 2062, usual=4))
 def test_a_cleaner_that_overtakes_the_assigners_leaves_nothing_behind(seed):
     world, inputs = changed(seed, compacts_unread=True)
 
@@ -127,12 +128,12 @@ def waiting(world):
                     int(successors.offsets[row]), bool(successors.kept[row]),
                     successors.metadata.get(key),
                 )
-                for key, row in successors.of.items()
+                for key, row in successors.items()
             }  # fmt: skip
     return found
 
 
-@pytest.mark.parametrize("seed", range(400, 412))
+@pytest.mark.parametrize("seed", seeds(400, 412, usual=4))
 def test_what_waits_is_read_back_as_it_was(seed):
     world, _ = begun(seed, share=1.0, share_of_new=0.6, metadata=("kind",))
     world.settle()
@@ -154,8 +155,10 @@ def test_histories_save_vectors_of_the_next_model():
         world, _ = begun(seed, share=1.0, share_of_new=0.6)
         world.settle()
         kept += sum(one[3] for of in waiting(world).values() for one in of.values())
+        if kept >= 5:
+            return
 
-    assert kept >= 5
+    raise AssertionError(f"kept {kept}")
 
 
 def test_control_without_the_next_model_configured_its_records_are_missed_as_dead_letters():
@@ -185,5 +188,7 @@ def test_control_vectors_that_a_restore_forgets_are_missed():
             judge(world, inputs.records)
         except (AssertionError, KeyError, ValueError) as error:
             caught.append(error)
+        if len(caught) == 2:
+            return
 
-    assert len(caught) >= 2
+    raise AssertionError(f"caught {caught}")

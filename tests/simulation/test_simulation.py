@@ -10,9 +10,10 @@ import pytest
 from pipeline.services.assigner import Assigner
 from pipeline.streams.memory import Fault
 from tests.simulation.judge import judge
+from tests.simulation.seeds import seeds
 from tests.simulation.world import World
 
-SEEDS = range(25)
+SEEDS = seeds(0, 25, usual=8)
 
 
 def play(seed, *, n_steps=150, **settings):
@@ -53,7 +54,7 @@ def test_every_invariant_holds_after_any_history(seed, compacted):
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("seed", range(200, 210))
+@pytest.mark.parametrize("seed", seeds(200, 210, usual=4))
 def test_every_invariant_holds_under_cosine_and_with_metadata(seed):
     world, inputs = play(seed, metric="cosine", metadata=("kind",))
 
@@ -61,7 +62,7 @@ def test_every_invariant_holds_under_cosine_and_with_metadata(seed):
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("seed", range(300, 305))
+@pytest.mark.parametrize("seed", seeds(300, 305, usual=3))
 def test_metadata_comes_back_after_restarts(seed):
     world, inputs = play(seed, metadata=("kind",))
     kinds = {}
@@ -78,7 +79,7 @@ def test_metadata_comes_back_after_restarts(seed):
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("seed", range(400, 410))
+@pytest.mark.parametrize("seed", seeds(400, 410, usual=4))
 def test_under_one_model_the_events_are_those_of_a_world_without_faults(seed):
     def history(is_kind):
         world = World(seed, n_clusters=4, follows=False)
@@ -130,7 +131,7 @@ def test_reclustering_identical_data_moves_nobody(seed):
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("seed", range(100, 115))
+@pytest.mark.parametrize("seed", seeds(100, 115, usual=6))
 def test_ghosts_of_a_cleaner_that_overtakes_the_assigners_do_no_harm(seed):
     world, inputs = play(seed, compacts_unread=True)
 
@@ -154,12 +155,14 @@ def test_control_an_install_before_the_commit_is_caught():
             judge(*play(seed, assigner=InstallsFirst))
         except (AssertionError, KeyError, ValueError) as error:
             caught.append(error)
+        if len(caught) == 2:
+            return
 
-    assert len(caught) >= 2
+    raise AssertionError(f"caught {caught}")
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("seed", range(800, 815))
+@pytest.mark.parametrize("seed", seeds(800, 815, usual=5))
 @pytest.mark.parametrize("compacted", [True, False], ids=["compact", "delete"])
 def test_every_invariant_holds_where_members_fade(seed, compacted):
     world, inputs = play(seed, compacted=compacted, half_life_s=4.0)
@@ -176,7 +179,7 @@ def test_every_invariant_holds_where_members_fade(seed, compacted):
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("seed", range(850, 858))
+@pytest.mark.parametrize("seed", seeds(850, 858, usual=3))
 def test_forgetting_may_be_switched_on_and_off(seed):
     world, inputs = play(seed, compacted=bool(seed % 2), n_steps=80)
 

@@ -11,7 +11,7 @@ from pipeline.services.pace import SlicePace
 from pipeline.services.snapshots import Snapshots
 from pipeline.state.policy import StatePolicy
 from pipeline.state.snapshot import open_snapshot
-from tests.simulation.judge import vector_of
+from tests.simulation.judge import stored, vector_of
 from tests.simulation.sleep import SleepyWorld
 from tests.simulation.test_simulation import Inputs
 from tests.simulation.world import N_DIMS, World
@@ -93,7 +93,7 @@ def check(world, inputs):
         for key, (_, offset) in found.items():
             if offset < snapshot.marks.next_offset:
                 wanted, _ = vector_of(by_offset[offset], N_DIMS)
-                assert np.array_equal(vectors[key, offset], wanted)
+                assert np.array_equal(vectors[key, offset], stored(wanted, world.embedding))
         n_fuzzy += snapshot.next_offset > snapshot.marks.next_offset
     return n_fuzzy
 

@@ -37,8 +37,25 @@ N_DIMS = 3
 KERNELS = CpuKernels(threads=1)
 
 
+TOMBSTONE_S = 10.0
+"""What `delete.retention.ms` is here: a tombstone that a cleaning has met so long ago may go."""
+
+
 class Crash(BaseException):
     """The process ends here and now."""
+
+
+class Noting(AssignerReports):
+    """Keeps what an assigner finds wrong in its own state."""
+
+    def __init__(self, violations):
+        super().__init__(
+            get_logger(), Metrics("assigner"), Health("assigner", poll_timeout_s=1), kernel="cpu"
+        )
+        self.violations = violations
+
+    def violated(self, violation, engine):
+        self.violations.append(violation)
 
 
 class World:
@@ -60,6 +77,7 @@ class World:
         half_life_s=None,
         recluster=None,
         drift=None,
+        dtype="float32",
     ):
         self.rng = np.random.default_rng(seed)
         self.broker = MemoryBroker(
@@ -67,7 +85,9 @@ class World:
         )
         self.crash_rate = 0.01
         self.topics = TopicPolicy(input="in", prefix="t.", partitions=n_partitions)
-        self.embedding = EmbeddingPolicy(dimensions=N_DIMS, metric=metric)
+        self.embedding = EmbeddingPolicy(dimensions=N_DIMS, metric=metric, dtype=dtype)
+        self.unit = np.float32(1 if dtype == "float32" else 1 / 3)
+        """Of what users write: whole numbers would not show that they are rounded."""
         self.limits = LimitPolicy()
         self.events = EventPolicy(metadata=metadata)
         self.n_clusters, self.assigner = n_clusters, assigner
@@ -104,6 +124,11 @@ class World:
         self.sequences = {}
         self.ends = []
         """What processes ended by."""
+        self.violations = []
+        """What assigners found wrong in their own state, at random; nothing is expected."""
+        self.kernels = KERNELS
+        self._cleanings = {}
+        """When the cleaner ran -> the ends of the logs that it met."""
         self.reference = None
         """Who says which records count, where it takes more to know; None: the judge."""
 
@@ -115,12 +140,9 @@ class World:
             EngineSettings(
                 self.topics, self.embedding, self.limits, self.events, self.is_compacted
             ),
-            KERNELS,
+            self.kernels,
         )
         member = GroupMember(self.topics.input, "t.assigner", f"t.assigner.{instance}", instance)
-        reports = AssignerReports(
-            get_logger(), Metrics("assigner"), Health("assigner", poll_timeout_s=1), kernel="cpu"
-        )
         stream = self.broker.stream(member)
         self.streams.setdefault(instance, []).append(stream)
         self.assigners[instance] = self.assigner(
@@ -130,7 +152,7 @@ class World:
             BatchPolicy(max_records=50),
             CentroidPolicy(min_interval_s=2.0, min_updates=5),
             lambda: self.now_s,
-            reports,
+            Noting(self.violations),
             SlicePace(n_rows=2, min_rows=1, max_rows=3),
         )
 
@@ -201,6 +223,7 @@ class World:
             else:
                 vector = self.rng.integers(-3, 4, N_DIMS).astype(np.float32)  # ties on purpose
                 vector[0] += 0.5  # never zero
+                vector *= self.unit
                 sequence = 0
                 if kind == "numbered":
                     sequence = self.sequences[item] = self.sequences.get(item, 0) + 1
@@ -290,12 +313,19 @@ class World:
             self.broker.expire_transaction(f"t.assigner.{slot}")
 
     def _compact(self):
-        """The cleaner runs. Tombstones outlive a restore: `delete.retention.ms` is days."""
+        """The cleaner runs. Tombstones outlive a restore, also one of many turns: in days."""
         is_restoring = any(a._restoring is not None for a in self.assigners.values())
-        for name in (self.topics.assignments, self.topics.statistics, self.topics.vectors):
+        names = (self.topics.assignments, self.topics.statistics, self.topics.vectors)
+        old = max((at for at in self._cleanings if at <= self.now_s - TOMBSTONE_S), default=None)
+        met = self._cleanings.get(old, {})
+        for name in names:
             for partition in range(self.topics.partitions):
                 keep = is_restoring or bool(self.rng.integers(2))
-                self.broker.compact(name, partition, keep_tombstones=keep)
+                young_from = met.get((name, partition), 0)
+                self.broker.compact(name, partition, keep_tombstones=keep, young_from=young_from)
+        self._cleanings[self.now_s] = {
+            (name, p): log.high for name in names for p, log in self.broker.ranges(name).items()
+        }
         self.broker.compact(self.topics.model, 0, keep_tombstones=True)
         if self.is_compacted and self.compacts_unread:
             self._compact_unread()
@@ -337,6 +367,7 @@ class World:
             is_busy = any(assigner._sweeps() for assigner in self.assigners.values())
             quiet = 0 if is_busy or self.broker.n_commits > before else quiet + 1
             if quiet > 20:
+                assert self.violations == []
                 return
         raise AssertionError(f"the world does not come to rest: {self.ends[-3:]}")
 

@@ -32,8 +32,8 @@ def test_an_overflow_halves_the_range_and_later_items_follow_it():
     put(sample, keys(1000))
 
     assert 25 <= len(sample) <= 100
-    assert all(sample.holds(key) for key in sample.of)
-    assert {key for key in keys(1000) if sample.holds(key)} == set(sample.of)
+    assert all(sample.holds(key) for key in sample)
+    assert {key for key in keys(1000) if sample.holds(key)} == set(sample)
 
 
 def test_updates_and_deletes_of_sampled_items_are_followed():
@@ -63,7 +63,7 @@ def test_a_sample_that_deletes_made_thin_asks_for_a_wider_range():
     put(sample, keys(1000))
     narrow = sample.hash_range
 
-    sample.apply(list(sample.of)[5:], [GONE] * (len(sample) - 5), np.empty((0, 2), np.float32),
+    sample.apply(list(sample)[5:], [GONE] * (len(sample) - 5), np.empty((0, 2), np.float32),
                  [0] * (len(sample) - 5), [None] * (len(sample) - 5))  # fmt: skip
 
     assert sample.is_thin

@@ -40,11 +40,14 @@ IDENTITY = Identity(
 MARKS = Marks(next_offset=40, assignments=30, vectors=20, statistics=10)
 
 
-def rows_of(keys, seed=0, metadata=None):
+HALF = dataclasses.replace(IDENTITY, dtype="float16")
+
+
+def rows_of(keys, seed=0, metadata=None, dtype="float32"):
     rng, n = np.random.default_rng(seed), len(keys)
     return SnapshotRows(
         keys=keys,
-        vectors=rng.random((n, N_DIMS), np.float32),
+        vectors=rng.random((n, N_DIMS), np.float32).astype(dtype),
         cluster_ids=("c1", "c7"),
         clusters=rng.integers(0, 2, n).astype(np.int32),
         sequences=rng.integers(0, 2**64, n, np.uint64),
@@ -85,16 +88,18 @@ KEYS = st.lists(st.binary(min_size=1, max_size=20), max_size=8, unique=True)
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(KEYS, max_size=4), st.integers(0, 2**32))
-def test_rows_come_back_as_they_were_written(tmp_path_factory, slices, seed):
+@given(st.lists(KEYS, max_size=4), st.integers(0, 2**32), st.sampled_from([IDENTITY, HALF]))
+def test_rows_come_back_as_they_were_written(tmp_path_factory, slices, seed, identity):
     path = tmp_path_factory.mktemp("s") / "2.snapshot"
     written = [
-        rows_of(keys, seed + i, {j: {"kind": str(j)} for j in range(0, len(keys), 2)})
+        rows_of(
+            keys, seed + i, {j: {"kind": str(j)} for j in range(0, len(keys), 2)}, identity.dtype
+        )
         for i, keys in enumerate(slices)
     ]
 
-    n_bytes = write(path, written)
-    loaded = open_snapshot(path, IDENTITY)
+    n_bytes = write(path, written, identity=identity)
+    loaded = open_snapshot(path, identity)
 
     for got, wanted in zip(loaded.slices(), written, strict=True):
         assert_equal(got, wanted)
@@ -131,6 +136,19 @@ def test_every_truncation_and_anything_added_is_refused(tmp_path):
         path.write_bytes(good + tail)
         with pytest.raises(SnapshotError):
             read(path)
+
+
+def test_float16_takes_half_the_disk_and_a_damaged_slice_is_refused(tmp_path):
+    path, keys = tmp_path / "2.snapshot", [b"%d" % i for i in range(100)]
+    n_bytes = write(path, [rows_of(keys)])
+    n_half = write(path, [rows_of(keys, dtype="float16")], identity=HALF)
+
+    assert n_bytes - n_half == 100 * N_DIMS * 2
+    good = path.read_bytes()
+    for n in range(0, len(good), 37):
+        path.write_bytes(good[:n])
+        with pytest.raises(SnapshotError):
+            read(path, HALF)
 
 
 def test_slices_that_were_swapped_are_refused(tmp_path):
