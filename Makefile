@@ -7,10 +7,10 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--custom-compile-command "make lock" pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test demo bench quality pressure chaos docs sbom lock clean fuzz upgrade
+.PHONY: help install check test demo bench quality pressure histories chaos docs sbom lock clean fuzz upgrade chart-test
 
 help:  ## what there is
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## into .venv, so that .venv/bin/eddy exists
 
@@ -34,12 +34,18 @@ check: install  ## form, types, walls, house rules
 	$(BIN)/python -m tests.audit_dependencies requirements.txt requirements-gpu.txt
 	$(BIN)/pytest tests/test_house.py
 
-test: install  ## what needs a CPU only, then what needs a real broker (started by the tests)
-	$(BIN)/pytest -m "not (kafka or docker)"
-	$(BIN)/pytest -m "(kafka or docker) and not pressure"
+# The second half waits for brokers most of its time, so it runs beside the first; its words come last.
+test: install  ## what needs a CPU only, and beside it what needs a real broker (started by the tests)
+	@broker=$$(mktemp); $(BIN)/pytest -m "(kafka or docker) and not pressure" >"$$broker" 2>&1 & beside=$$!; \
+	trap 'kill -INT $$beside 2>/dev/null; wait $$beside; rm -f "$$broker"' EXIT; trap 'exit 130' INT TERM; \
+	$(BIN)/pytest -m "not (kafka or docker)"; code=$$?; \
+	wait $$beside || code=1; cat "$$broker"; exit $$code
 
 pressure: install  ## bursts, large records, a slow output: bounds in time and memory, for a quiet machine
 	$(BIN)/pytest -m pressure
+
+histories: install  ## every seed of the simulation; `make test` plays a part of them
+	ALL_SEEDS=1 $(BIN)/pytest -m sim
 
 demo: install  ## the main job on real data, on a Kafka of its own
 	$(BIN)/eddy demo $(ARGS)
@@ -59,6 +65,9 @@ fuzz: install  ## decoders, configuration, snapshots against bytes nobody though
 upgrade: install  ## roll from an older revision to this tree and back, on a real Kafka; OLD=<git revision>
 	$(BIN)/python -m tests.upgrade $(OLD) $(ARGS)
 
+chart-test: install  ## the Helm chart and the image, held against Kubernetes' schemas, definitions and policies
+	$(BIN)/pytest tests/chart -o 'python_files=test_*.py check_*.py'
+
 docs: install  ## write the pages again that copy from the code
 	$(BIN)/python -m tests.generate_docs
 
@@ -67,9 +76,9 @@ sbom: install  ## what an installation consists of, for a release: dist/sbom.jso
 	$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json
 
 lock: install  ## resolve the requirements anew, with hashes
-	$(LOCK) --extra dev --extra broker --output-file requirements-dev.txt
-	$(LOCK) --constraint requirements-dev.txt --output-file requirements.txt
-	$(LOCK) --constraint requirements-dev.txt --extra gpu --output-file requirements-gpu.txt
+	$(LOCK) --extra dev --extra broker --extra server --extra client --output-file requirements-dev.txt
+	$(LOCK) --constraint requirements-dev.txt --extra server --output-file requirements.txt
+	$(LOCK) --constraint requirements-dev.txt --extra server --extra gpu --output-file requirements-gpu.txt
 
 clean:  ## caches and builds; .venv stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

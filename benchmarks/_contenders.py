@@ -230,7 +230,7 @@ def ways(model: Any) -> list[Any]:
 def bound_to(kernels: Kernels, centroids: Points, chosen: list[Any]) -> Any:
     """A model that is searched in the given ways only, whatever seems the cheapest."""
     model = kernels.load(centroids)
-    model.ways = chosen
+    model.ways[:] = chosen
     model.n_until_prefix = np.inf
     return model
 

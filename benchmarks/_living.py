@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -28,6 +29,25 @@ from pipeline.streams.topics import expected_topics
 
 READY_S = 120.0
 SERVICES = ("assigner", "reclusterer")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What every benchmark on a `Living` may be asked for."""
+    parser.add_argument("--dims", type=int, default=384, help="384 or more")
+    parser.add_argument("--items", type=int, default=20_000, help="settled before")
+    parser.add_argument("--clusters", type=int, default=100)
+    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--heap", default="1g", help="of the broker")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="Eddy's")
+    parser.add_argument("--no-write", action="store_true", help="leave results/ as it is")
+
+
+def opened(options: argparse.Namespace, broker: RunningBroker, folder: Path, **more: Any) -> Living:
+    """A `Living` as `add_options` was answered."""
+    return Living(
+        broker, folder, dims=options.dims, n_items=options.items, n_clusters=options.clusters,
+        n_partitions=options.partitions, more=options.set, **more,
+    )  # fmt: skip
 
 
 class Living:

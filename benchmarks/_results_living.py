@@ -53,7 +53,21 @@ def soak_line(found: Mapping[str, Any]) -> str:
     )
 
 
+def memory_line(found: Mapping[str, Any]) -> str:
+    items = "; ".join(
+        f"{name}: {one['vectors'] / one['rows_kept']:.0f} bytes of vector and "
+        f"{one['beside_vector']:.0f} beside it"
+        for name, one in found["items"].items()
+    )
+    services = "; ".join(
+        f"{name} {one['mb']:.0f} MB (at most {one['most_mb']:.0f})"
+        for name, one in found.get("services", {}).items()
+    )
+    return f"an item of {items}. {found['n_items']} items, K = {found['n_clusters']}: {services}."
+
+
 KINDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "load": ("Named loads", load_line),
     "soak": ("Soak", soak_line),
+    "memory": ("Memory", memory_line),
 }

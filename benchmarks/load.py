@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks._living import Living, Stopwatch, figures_ms, sender
+from benchmarks._living import Living, Stopwatch, add_options, figures_ms, opened, sender
 from benchmarks._stage import describe, end_on_sigterm, machine, write_results
 from benchmarks._workload import input_record
 from pipeline.streams.broker import start_broker
@@ -110,13 +110,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="of each load")
-    parser.add_argument("--dims", type=int, default=384, help="384 or more")
-    parser.add_argument("--items", type=int, default=20_000, help="settled before")
-    parser.add_argument("--clusters", type=int, default=100)
-    parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--heap", default="1g", help="of the broker")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="Eddy's")
-    parser.add_argument("--no-write", action="store_true", help="leave results/ as it is")
+    add_options(parser)
     options = parser.parse_args()
 
     end_on_sigterm()
@@ -124,10 +118,7 @@ def main() -> int:
     print(describe(about), flush=True)
     figures = {}
     with tempfile.TemporaryDirectory() as folder, start_broker(None, heap=options.heap) as broker:
-        living = Living(
-            broker, Path(folder), dims=options.dims, n_items=options.items,
-            n_clusters=options.clusters, n_partitions=options.partitions, more=options.set,
-        )  # fmt: skip
+        living = opened(options, broker, Path(folder))
         try:
             living.wait_through()
             for name in LOADS:

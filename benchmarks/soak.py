@@ -7,8 +7,10 @@ every --recluster-s. Every --every-s a sample: resident memory, threads and file
 assigner and reclusterer, lag, and the latency of items that go back and forth between two clusters,
 from when a record was due to its event as an outside reader at read_committed sees it.
 
-Verdict, after --warm-minutes: memory grows by less than 1 MB a minute (slope and 95 % interval by
-Sen, "Estimates of the regression coefficient based on Kendall's tau", 1968), threads and
+Verdict, after --warm-minutes and the first recluster, whose fit sizes what every later one uses
+again: memory grows by less than 1 MB a minute (slope and 95 % interval by
+Sen, "Estimates of the regression coefficient based on Kendall's tau", 1968; an interval that holds
+slopes on both sides says that the run was too short to tell), threads and
 descriptors end where they began, the last third's median latency is at most 1.5 times the first
 third's, and `eddy verify` holds. Topics are compacted or cut as it goes, so that no disk fills.
 """
@@ -26,7 +28,15 @@ from typing import Any
 import numpy as np
 from scipy.stats import theilslopes
 
-from benchmarks._living import SERVICES, Living, Stopwatch, figures_ms, sender
+from benchmarks._living import (
+    SERVICES,
+    Living,
+    Stopwatch,
+    add_options,
+    figures_ms,
+    opened,
+    sender,
+)
 from benchmarks._stage import describe, end_on_sigterm, machine, write_results
 from benchmarks._workload import input_record, item_key
 from pipeline.messages.records import Outgoing
@@ -149,11 +159,13 @@ def soak(living: Living, options: argparse.Namespace) -> dict[str, Any]:
     rate = min(SHARE * peak, options.max_rate)
     print(f"peak {peak:,.0f} records/s; soaking at {rate:,.0f}", flush=True)
     samples, began_at = [], time.monotonic()
-    reclustered_at, answers = began_at, []
+    reclustered_at = began_at
+    answers: list[Future[Any]] = []
     with ThreadPoolExecutor(1) as beside:
         while (past_s := time.monotonic() - began_at) < 60.0 * options.minutes:
             load.run(rate, options.every_s)
             sample = {"minute": past_s / 60.0, "lag": living.lag(), **figures_ms(watch.take())}
+            sample["reclusters"] = sum(answer.done() for answer in answers)
             sample |= {
                 f"{name} {what}": value
                 for name, found in living.footprint().items()
@@ -190,9 +202,13 @@ def tell(sample: dict[str, Any]) -> None:
 
 def judged(samples: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
     """Slopes, growth and latencies after the warm-up, and whether each keeps its promise."""
-    kept = [one for one in samples if one["minute"] >= options.warm_minutes]
+    kept = [
+        one for one in samples if one["minute"] >= options.warm_minutes and one["reclusters"] > 0
+    ]
     if len(kept) < 6:
-        raise SystemExit("too few samples after the warm-up: --minutes, --warm-minutes, --every-s")
+        raise SystemExit(
+            "too few samples after the warm-up: --minutes, --warm-minutes, --recluster-s, --every-s"
+        )
     minutes = np.array([one["minute"] for one in kept])
     third = len(kept) // 3
     found: dict[str, Any] = {}
@@ -208,6 +224,7 @@ def judged(samples: list[dict[str, Any]], options: argparse.Namespace) -> dict[s
             "rss_mb": float(np.median(rss)), "slope_mb_per_min": float(slope),
             "slope_low": float(low), "slope_high": float(high), **growth,
             "is_flat": bool(slope < MAX_SLOPE and max(growth.values()) <= 0),
+            "is_certain": not low < MAX_SLOPE <= high,
         }  # fmt: skip
     for share in ("p50", "p99"):
         each = [one[share] for one in kept if share in one]
@@ -224,6 +241,8 @@ def show(found: dict[str, Any]) -> bool:
     for name in SERVICES:
         one = found[name]
         verdict = "flat" if one["is_flat"] else "GROWS"
+        if not one["is_certain"]:
+            verdict += ", as far as so short a run can tell"
         print(
             f"  {name:<12} {one['rss_mb']:.0f} MB, {one['slope_mb_per_min']:+.2f} MB/min "
             f"({one['slope_low']:+.2f} .. {one['slope_high']:+.2f}), "
@@ -249,13 +268,7 @@ def main() -> int:
     parser.add_argument("--recluster-s", type=float, default=120.0)
     parser.add_argument("--backlog", type=int, default=100_000, help="for the peak")
     parser.add_argument("--max-rate", type=float, default=1e9, help="records per second at most")
-    parser.add_argument("--dims", type=int, default=384, help="384 or more")
-    parser.add_argument("--items", type=int, default=20_000)
-    parser.add_argument("--clusters", type=int, default=100)
-    parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--heap", default="1g", help="of the broker")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="Eddy's")
-    parser.add_argument("--no-write", action="store_true", help="leave results/ as it is")
+    add_options(parser)
     options = parser.parse_args()
 
     end_on_sigterm()
@@ -265,11 +278,7 @@ def main() -> int:
         tempfile.TemporaryDirectory() as folder,
         start_broker(None, heap=options.heap, extra=CLEANING) as broker,
     ):
-        living = Living(
-            broker, Path(folder), dims=options.dims, n_items=options.items,
-            n_clusters=options.clusters, n_partitions=options.partitions, more=options.set,
-            topic_config=DISK,
-        )  # fmt: skip
+        living = opened(options, broker, Path(folder), topic_config=DISK)
         try:
             living.wait_through()
             found = soak(living, options)

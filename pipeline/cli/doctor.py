@@ -23,6 +23,7 @@ from pipeline.cli.output import count, out, print_json, printable
 from pipeline.cli.topics import find_problems
 from pipeline.config import Config
 from pipeline.errors import FatalError, TransientError
+from pipeline.services.room import memory_bytes, shortage
 from pipeline.streams.contract import Broker
 from pipeline.streams.topics import Severity
 
@@ -81,6 +82,7 @@ def examine(asked: Invocation) -> Iterator[Finding]:
         return
     yield from _tried("device", lambda: _device(asked))
     yield from _tried("state", lambda: _state(asked.config))
+    yield from _tried("memory", lambda: _memory(asked.config))
     reached: list[Broker] = []
 
     def broker() -> Iterator[Finding]:
@@ -182,6 +184,17 @@ def _state(config: Config) -> Iterator[Finding]:
     free = shutil.disk_usage(directory).free
     state = _NOTE if free < _LOW_DISK_BYTES else _OK
     yield Finding(state, "state", f"{directory}, {free / 2**30:.1f} GiB free")
+
+
+def _memory(config: Config) -> Iterator[Finding]:
+    n_bytes = memory_bytes()
+    problem = shortage(config, n_bytes)
+    if problem is not None:
+        yield Finding(_NOTE, "memory", problem)
+        return
+    n_items = config.limits.max_items_per_partition
+    there = f"{n_bytes / 2**30:.1f} GiB"
+    yield Finding(_OK, "memory", f"{there}, enough for a partition of {count(n_items)} items")
 
 
 def _topics(broker: Broker, config: Config) -> Iterator[Finding]:

@@ -19,7 +19,6 @@ from operator import attrgetter
 from typing import Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from pipeline.config import (
-    NOT_YET_SECTIONS,
     SECRET,
     Config,
     Loaded,
@@ -47,8 +46,6 @@ class Row(NamedTuple):
     key: str
     value: object
     origin: str
-    note: str
-    """Empty, or that nothing obeys the key yet."""
 
 
 def show(loaded: Loaded) -> list[Row]:
@@ -61,8 +58,7 @@ def show(loaded: Loaded) -> list[Row]:
             value: object = loaded.config.kafka.get(key.removeprefix("kafka."))
         else:
             value = attrgetter(key)(loaded.config)
-        note = "" if key not in known or known[key].is_used else "not used yet"
-        rows.append(Row(key, _hidden(key, value), loaded.origins[key], note))
+        rows.append(Row(key, _hidden(key, value), loaded.origins[key]))
     return rows
 
 
@@ -135,8 +131,7 @@ def _sections(policy: type, path: str) -> dict[str, str]:
         key, hint = f"{path}{one.name}", hints[one.name]
         if is_dataclass(hint):
             assert isinstance(hint, type)
-            said = _line((hint.__doc__ or "").partition("\n\n")[0])
-            found[key] = f"{said} Not used yet." if key in NOT_YET_SECTIONS else said
+            found[key] = _line((hint.__doc__ or "").partition("\n\n")[0])
             found |= _sections(hint, f"{key}.")
         elif key == "kafka":
             found[key] = _below_fields(policy)[key]

@@ -52,6 +52,9 @@ VERBS: Final = {
         "services", "Assign every record to its cluster: one of N processes.", _RUN, "assigner"
     ),
     "reclusterer": Verb("services", "Fit the models: one process.", _RUN, "reclusterer"),
+    "server": Verb(
+        "services", "Answer questions over HTTP: what is where, and what changes.", _RUN, "server"
+    ),
     "config": Verb("config", "Show the effective configuration, or start a file of it.", _RUN),
     "doctor": Verb("doctor", "Look for what keeps Eddy from working, and say what to do.", _RUN),
     "produce": Verb("produce", "Feed a file of embeddings to the input topic.", _USE),
@@ -64,6 +67,10 @@ VERBS: Final = {
     "model": Verb(
         "model", "Show the model and its history, compare two, or go back to one.", _LOOK
     ),
+    "clusters": Verb(
+        "clusters", "List the clusters as they are now, or show one with its items.", _LOOK
+    ),
+    "export": Verb("export", "Write items or clusters to a file, as they are now.", _LOOK),
     "dlq": Verb("dlq", "Look at the records that could not be used, and send them again.", _LOOK),
     "verify": Verb("verify", "Read the topics and check the promises.", _LOOK),
 }

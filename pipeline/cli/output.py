@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -31,9 +32,15 @@ out: Final = Console(highlight=False)
 err: Final = Console(stderr=True, highlight=False)
 
 
+_OBEYED: Final = re.compile("[\x7f-\x9f]")
+"""DEL and the C1 controls, which JSON lets stand; some terminals obey them as they do an escape."""
+
+
 def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """One line of JSON on stdout, at once: a pipe behind it may be waiting."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    # outside of strings JSON has none of them, and in one this is the same character
+    print(_OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", line), flush=True)
 
 
 def printable(text: str) -> str:

@@ -60,7 +60,7 @@ def read_models(broker: Broker, config: Config) -> tuple[ModelFold, Model]:
     Raises
     ------
     TopicError
-        The topic is missing.
+        The topic is missing, or another version of Eddy wrote the model in a wire of its own.
     FatalError
         There is no model yet.
     """
@@ -70,6 +70,7 @@ def read_models(broker: Broker, config: Config) -> tuple[ModelFold, Model]:
     fold = ModelFold()
     for records in whole(broker, topic):
         fold.fold(records)
+    fold.check_wire(topic)
     if fold.newest is None:
         raise FatalError(
             f"there is no model yet: eddy reclusterer makes the first one at "

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 
 import typer
 from rich.text import Text
 
+from pipeline.cli.beside import missing_library, server_beside
 from pipeline.cli.broker import Directory, Port, export_line, is_usual, own_broker, say
 from pipeline.cli.children import Services, service_commands
-from pipeline.cli.context import invocation
+from pipeline.cli.context import Invocation, invocation
 from pipeline.cli.output import out, printable
 from pipeline.cli.signals import stop_event
 from pipeline.cli.topics import create_topics
@@ -33,8 +34,9 @@ def up(
 ) -> None:
     """Run everything on this machine; Ctrl-C ends it all.
 
-    A broker if none is configured, the topics, the assigners and the reclusterer. A service that
-    dies is started again; one that cannot work ends them all, with its exit code.
+    A broker if none is configured, the topics, the assigners, the reclusterer, and the server where
+    its libraries are installed. A service that dies is started again; one that cannot work ends
+    them all, with its exit code.
     """
     asked = invocation(ctx)
     with stop_event() as stop, own_broker(asked, directory, port, say) as (address, running):
@@ -51,12 +53,26 @@ def up(
         flags = asked.flags
         if out.is_terminal and asked.config.telemetry.log_format == "auto":
             flags += ["--set", "telemetry.log_format=console"]  # a child sees a pipe only
-        commands = service_commands(flags, n_assigners=assigners)
+        commands: dict[str, Sequence[str]] = dict(service_commands(flags, n_assigners=assigners))
+        commands |= _server(asked, flags)
         with Services(commands, on_line=line_printer()) as services:
             out.print(f"services {', '.join(services.names)}; Ctrl-C ends all")
             out.print("next: [bold]eddy produce FILE[/] feeds it, [bold]eddy watch[/] follows")
             services.wait(stop)
             out.print("ending: each service finishes its transaction")
+
+
+def _server(asked: Invocation, flags: list[str]) -> dict[str, Sequence[str]]:
+    """The server's command, and its address said; nothing where a library is missing."""
+    library = missing_library()
+    if library is not None:
+        out.print(f"no server: it needs {library}, pip install 'eddy-stream\\[server]'")
+        return {}
+    server = server_beside(asked.config, flags)
+    taken = f" (port {asked.config.server.port} is taken)" if server.is_elsewhere else ""
+    out.print(f"server [bold]{server.url}[/]{taken}", soft_wrap=True)
+    out.print(f"  in another shell:  eddy clusters list --server {server.url}", soft_wrap=True)
+    return {"server": server.command}
 
 
 def line_printer() -> Callable[[str, str], None]:

@@ -19,7 +19,7 @@ def states(eddy: Console) -> dict[str, str]:
 def test_a_healthy_place_is_ok_in_every_line(eddy_with_topics: Console):
     assert eddy_with_topics("doctor", "--json") == 0
 
-    names = ["versions", "config", "device", "state", "broker", "topics", "clock"]
+    names = ["versions", "config", "device", "state", "memory", "broker", "topics", "clock"]
     assert states(eddy_with_topics) == dict.fromkeys(names, "ok")
 
 

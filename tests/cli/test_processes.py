@@ -158,6 +158,10 @@ def test_up_clusters_what_is_produced_and_ends_on_ctrl_c(tmp_path):
         assert "published model 2.0" in forced.stdout
         shown = run("model", "show", "--json", env=env)
         assert [row["fitted"] for row in json.loads(shown.stdout)["clusters"]] == [200] * 3
+        url = said().partition("server ")[2].split()[0]
+        listed = run("clusters", "list", "--server", url, "--json", env=env)
+        assert listed.returncode == 0, listed.stderr + said()
+        assert [json.loads(line)["size"] for line in listed.stdout.splitlines()] == [200] * 3
 
         up.send_signal(signal.SIGINT)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from pipeline.cli.audit import forms
 from pipeline.config import PREFIX, load, options, variable
-from pipeline.errors import ConfigError, Reason, RecordError, UsageError
+from pipeline.errors import ConfigError, RecordError, UsageError
 from pipeline.messages.codec import (
     decode,
     decode_assignment,
@@ -35,17 +35,13 @@ from pipeline.messages.codec import (
     record_timestamp,
 )
 from pipeline.messages.commands import decode_command, encode_command
-from pipeline.messages.dead_letters import PREFIX as TOLD
-from pipeline.messages.dead_letters import dead_letter
 from pipeline.messages.embedding import record_model, record_offset, successor_item
 from pipeline.messages.manifest import decode_manifest
 from pipeline.messages.model import ModelFold
 from pipeline.messages.policy import (
     JSON,
-    MAX_KEY_BYTES,
     RAW,
     EmbeddingPolicy,
-    LimitPolicy,
     NamedEmbeddingPolicy,
     NextEmbedding,
 )
@@ -59,20 +55,27 @@ from pipeline.state.snapshot import (
     open_snapshot,
 )
 from tests.fuzz.frames import Frame, blob, record_frame, records_frame
+from tests.fuzz.letters import (
+    LIMITS,
+    check_dead_letter,
+    letter_seed,
+    run_dead_letter,
+    run_letter,
+)
 from tests.golden.files import load as load_golden
 from tests.golden.files import versions
 from tests.golden.forms import D
 
-LIMITS = LimitPolicy(max_record_bytes=4096)
 POLICIES = (
     EmbeddingPolicy(dimensions=D, model="e5"),
     EmbeddingPolicy(dimensions=D, metric="cosine"),
     EmbeddingPolicy(dimensions=D, content_type=JSON),
     EmbeddingPolicy(dimensions=D, content_type=RAW, metric="cosine"),
     NamedEmbeddingPolicy(dimensions=D, model="e6", content_type=JSON),
+    EmbeddingPolicy(dimensions=D, max_component=2.0**15, dtype="float16"),
+    EmbeddingPolicy(dimensions=D, content_type=RAW, metric="cosine", dtype="float16"),
     EmbeddingPolicy(dimensions=D, model="e5", next=NextEmbedding(model="e6", dimensions=2)),
 )
-LARGEST_LETTER = LIMITS.max_record_bytes + 64 * 1024
 
 
 class Target(NamedTuple):
@@ -124,22 +127,6 @@ def run_input(data: bytes) -> None:
             check_dead_letter(record, batch.errors[i])
 
 
-def check_dead_letter(record: Record, error: RecordError) -> None:
-    """It keeps what fits, says why, and fits."""
-    letter = dead_letter(record, topic="in", to="in.dlq", error=error, stage="decode")
-    told = {name: (value or b"").decode() for name, value in letter.headers if TOLD in name}
-    assert Reason(told[f"{TOLD}exception.class.name"]) is error.reason
-    n_bytes = sum(len(name.encode()) + len(value or b"") for name, value in letter.headers)
-    n_bytes += len(letter.key or b"") + len(letter.value or b"")
-    if error.reason is not Reason.TOO_LARGE:
-        assert letter.value == record.value
-    if record.key is None or len(record.key) <= MAX_KEY_BYTES:
-        assert letter.key == record.key
-    assert n_bytes <= LARGEST_LETTER + len(record.value or b"")
-    if len(record.value or b"") <= LIMITS.max_record_bytes or letter.value is None:
-        assert n_bytes <= LARGEST_LETTER
-
-
 def run_differential(data: bytes) -> None:
     """The product's decoder and that of ``eddy verify``, which share nothing, say the same."""
     frame = Frame(data)
@@ -160,17 +147,13 @@ def run_differential(data: bytes) -> None:
             assert vector.tobytes() == theirs.vectors[theirs.rows[i]].tobytes()
 
 
-def run_dead_letter(data: bytes) -> None:
-    """Of any record, for any reason."""
-    frame = Frame(data)
-    reason, message = list(Reason)[frame.byte() % len(Reason)], frame.text()
-    record = frame.record()
-    check_dead_letter(record, RecordError(reason, message))
-
-
 def _dead_letter_seeds() -> Iterator[bytes]:
     for records in _golden("input", "dead-letter"):
         yield b"\x01" + blob(b"3 dimensions") + record_frame(records[0])
+
+
+def _letter_seeds() -> Iterator[bytes]:
+    return (letter_seed(records[0]) for records in _golden("input", "dead-letter"))
 
 
 # --- what we wrote --------------------------------------------------------------------------------
@@ -367,6 +350,7 @@ TARGETS: Mapping[str, Target] = {
     "input": Target(run_input, _input_seeds),
     "differential": Target(run_differential, _input_seeds),
     "dead-letter": Target(run_dead_letter, _dead_letter_seeds),
+    "letter": Target(run_letter, _letter_seeds),
     "events": Target(
         _only_record_errors(decode_change, decode_lifecycle, decode_drift),
         _values("change", "lifecycle", "drift"),

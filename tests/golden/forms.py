@@ -40,7 +40,7 @@ from pipeline.messages.codec import (
     vector_headers,
 )
 from pipeline.messages.commands import Command, decode_command, encode_command
-from pipeline.messages.dead_letters import dead_letter
+from pipeline.messages.dead_letters import dead_letter, read_letter
 from pipeline.messages.embedding import (
     model_headers,
     offset_headers,
@@ -285,6 +285,23 @@ def _read_dead_letter(records: tuple[Record, ...]) -> Any:
     }  # fmt: skip
 
 
+def _letters() -> Written:
+    """As `eddy dlq` reads them: each reason, all that can be left out, and strangers' words."""
+    lost = Record(1, 42, b"k" * 600, b"vast", AT_MS, _typed(JSON, ("filler", b"x" * 33_000)))
+    for reason in Reason:
+        error = RecordError(reason, f"it is {reason}")
+        letter = dead_letter(lost, topic="in", to="in.dlq", error=error, stage="assign")
+        record = _kept(letter._replace(value=None))  # which is no part of what is told
+        yield str(reason), (record,), read_letter(record)
+    strange = {
+        "partition": b"-1", "offset": b"9" * 30, "timestamp": b"soon", "topic": b"\xff\x1b[2J",
+        "value.bytes": b"1e9", "exception.class.name": None, "something.new": b"1",
+    }  # fmt: skip
+    headers = tuple((f"eddy.errors.{name}", text) for name, text in strange.items())
+    record = _kept(key=None, value=None, headers=headers)
+    yield "strange", (record,), read_letter(record)
+
+
 # --- what the reclusterer writes and reads --------------------------------------------------------
 
 
@@ -409,6 +426,7 @@ FORMS = {
     "statistics": Form(_statistics, _value_reader(decode_statistics), is_open=False),
     "head": Form(_heads, _value_reader(decode_head), ("embedding_since",)),
     "dead-letter": Form(_dead_letters, _read_dead_letter, is_open=False),
+    "letter": Form(_letters, lambda records: read_letter(records[0]), is_open=False),
     "model": Form(_models, _read_model, ("forgetting", "embedding_since")),
     "lifecycle": Form(
         _lifecycle,

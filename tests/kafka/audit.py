@@ -39,7 +39,7 @@ def audit_records(site: Site) -> int:
     assignments = site.committed(site.topics.assignments)
     changes = site.committed(site.topics.changes)
     for p, records in enumerate(inputs):
-        check_assignment_log(assignments[p], applied(records, site.embedding.dimensions))
+        check_assignment_log(assignments[p], applied(records, site.embedding))
         check_events_are_the_differences(assignments[p], changes[p])
     return sum(map(len, changes))
 

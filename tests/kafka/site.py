@@ -223,26 +223,43 @@ class Site:
             json.loads(r.value) for records in self.committed(topic) for r in records if r.value
         ]
 
-    def wait_until_applied(
-        self, limit_s: float = LIMIT_S, *, tending: Callable[[], None] = lambda: None
-    ) -> None:
-        """Until the group has committed the end of the input."""
+    @contextmanager
+    def lagging(
+        self, isolation: str = "read_uncommitted"
+    ) -> Iterator[Callable[[], list[int] | None]]:
+        """What tells, per partition, how many records of the input the group has yet to apply.
+
+        By positions, not by a gauge, which may rest for longer than a backlog lasts. At
+        `read_committed` it waits for open transactions. None: the broker does not answer in time.
+        """
         settings = {
             "bootstrap.servers": self.bootstrap,
             "group.id": f"{self.topics.prefix}assigner",
-            "isolation.level": "read_committed",  # waits for pending transactions
+            "isolation.level": isolation,
         }
         places = [TopicPartition(self.topics.input, p) for p in range(self.topics.partitions)]
         with closing(Consumer(settings)) as nobody:
 
-            def is_applied() -> bool:
-                tending()
+            def behind() -> list[int] | None:
                 try:
                     found = nobody.committed(places, timeout=2.0)
                     ends = [nobody.get_watermark_offsets(p, timeout=2.0)[1] for p in places]
                 except KafkaException:
-                    return False  # pending, or the broker is away
-                return all(p.offset >= end or end == 0 for p, end in zip(found, ends, strict=True))
+                    return None
+                return [end - max(p.offset, 0) for p, end in zip(found, ends, strict=True)]
+
+            yield behind
+
+    def wait_until_applied(
+        self, limit_s: float = LIMIT_S, *, tending: Callable[[], None] = lambda: None
+    ) -> None:
+        """Until the group has committed the end of the input."""
+        with self.lagging("read_committed") as behind:
+
+            def is_applied() -> bool:
+                tending()
+                left = behind()
+                return left is not None and not any(left)
 
             until(is_applied, "all of the input is applied", limit_s)
 

@@ -1,4 +1,8 @@
-"""More than comes on a good day: nothing is lost, memory is bounded, and the lag is to be seen."""
+"""More than comes on a good day: nothing is lost, and memory is bounded.
+
+That a lag is to be seen is one test's matter. What else needs a backlog looks at positions, since a
+gauge may rest for longer than a backlog lasts.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,9 @@ GROWTH_MB = 64.0
 LARGE_GROWTH_MB = 450.0
 """And for large ones: a batch and the output made of it, of `batching.max_bytes` (67 MB) each, the
 client's queues of as much, and what the allocator keeps."""
+BACKLOG = 4_000
+"""Records; a fraction of a second's work."""
+MAX_REFILLS = 20
 SMALL_BATCHES = ("--set", "batching.max_records=50")
 """So that a backlog lasts for longer than the gauges rest."""
 JSON = (("content-type", b"application/json"),)
@@ -66,11 +73,10 @@ class Watched:
         return audit_records(self.site)
 
     def calm(self, *, growth_mb=GROWTH_MB):
-        """All is applied, the lag was seen and is gone, the memory held."""
+        """All is applied, the gauge says so, the memory held."""
         self.site.wait_until_applied(tending=self.look)
         until(lambda: self.lag == 0.0, "no lag")
         assert not self.process.has_ended, self.process.said
-        assert self.peak_lag > 0.0
         grown_mb = self.peak_mb - self.base_mb
         assert grown_mb < growth_mb
 
@@ -101,24 +107,50 @@ def test_a_burst_of_a_hundredfold_is_a_lag_for_a_while(site):
 
 
 def test_a_partition_a_thousand_times_hotter_does_not_hold_up_the_other(site):
-    n_cold = 30
+    """A record waits for no more than what lay there before it, at the pace of this machine."""
+    n_cold = 15
     watched = Watched(site)
-    cold, hot = site.broker.producer(), site.broker.producer()
-    with closing(follower(site, partition=1)) as rows:
-        idle_s = statistics.median(seconds_to_row(site, cold, rows, n) for n in range(10))
-        for record in flips(site, range(0, 2 * n_cold * 1000, 2), n_items=2000):
-            hot.write(record)
-        busy_s = []
+    cold, hot = site.broker.producer(), Hot(site)
+    with closing(follower(site, partition=1)) as rows, site.lagging() as behind:
+        idle_s = statistics.median(seconds_to_row(site, cold, rows, n) for n in range(5))
+        hot.write(1000 * n_cold)
+        began, busy_s, waiting = time.monotonic(), [], []
         for n in range(n_cold):
             watched.look()
+            waiting.append(hot.keep_behind(behind))
             busy_s.append(seconds_to_row(site, cold, rows, n))
-    hot.flush()
+        until(lambda: (left := behind()) is not None and not left[0], "the hot ones are through")
+        per_second = hot.n_written / (time.monotonic() - began)
 
     watched.calm()
     verified = site.run("verify")
     assert verified.returncode == 0, verified.stdout
-    assert statistics.median(busy_s) < idle_s + 0.5
-    assert max(busy_s) < idle_s + 2.0
+    spare_s = [s - idle_s - n / per_second for s, n in zip(busy_s, waiting, strict=True)]
+    assert statistics.median(spare_s) < 0.5
+    assert max(spare_s) < 2.0
+
+
+class Hot:
+    """Writes to partition 0, so much that the assigner does not come to its end."""
+
+    def __init__(self, site):
+        self.site, self.producer, self.n_written = site, site.broker.producer(), 0
+
+    def write(self, n):
+        numbers = range(2 * self.n_written, 2 * (self.n_written + n), 2)
+        for record in flips(self.site, numbers, n_items=2000):
+            self.producer.write(record)
+        self.producer.flush()
+        self.n_written += n
+
+    def keep_behind(self, behind):
+        """How many wait when this returns, seen by the positions: half of `BACKLOG` at least."""
+        for _ in range(MAX_REFILLS):
+            left = behind()
+            if left is not None and left[0] >= BACKLOG // 2:
+                return left[0]
+            self.write(BACKLOG)
+        raise AssertionError("the assigner is faster than who writes")
 
 
 def follower(site, partition):

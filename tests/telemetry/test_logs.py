@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -78,6 +79,51 @@ def test_services_log_only_what_is_in_the_catalogue():
             assert level == EVENTS[name].level, where
             known = {*EVENTS[name].fields, *COMMON_FIELDS, "exc_info", None}
             assert fields <= known, (where, fields - known)
+
+
+FIELDS = {
+    "service_started": "device config_digest",
+    "service_stopped": "reason duration_s",
+    "config_rejected": "key problem",
+    "partitions_assigned": "partitions",
+    "partitions_revoked": "partitions",
+    "partitions_lost": "partitions",
+    "restore_started": "committed_offset",
+    "restore_finished": "source records duration_s committed_offset",
+    "snapshot_written": "bytes duration_s",
+    "snapshot_rejected": "reason",
+    "batch_committed": "batch_id records events dead duration_s",
+    "transaction_aborted": "code retriable",
+    "kafka_error": "code retriable retry_in_s",
+    "producer_fenced": "code retriable",
+    "record_dead": "reason item_id_hash suppressed",
+    "model_installed": "kind",
+    "sweep_finished": "reassigned duration_s kind",
+    "revision_published": "duration_s kind moved_clusters",
+    "invariant_violated": "invariant cluster_id expected found",
+    "recluster_due": "recluster_id reason members",
+    "recluster_started": "recluster_id reason members",
+    "recluster_finished": "recluster_id reason members passes inertia_before inertia_after born "
+    "split merged retired duration_s",
+    "recluster_rejected": "recluster_id reason members passes inertia_before inertia_after",
+    "recluster_failed": "recluster_id reason members duration_s problem",
+    "drift_alarm_raised": "signal cluster_id statistic threshold",
+    "drift_alarm_cleared": "signal cluster_id statistic threshold",
+    "command_received": "command_id kind requested_by",
+    "command_done": "command_id kind",
+    "command_rejected": "command_id kind problem",
+}
+"""What an assigner and a reclusterer say, and the fields that operators may count upon."""
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_an_event_that_is_promised_is_in_the_catalogue_and_somebody_writes_it(name):
+    event = EVENTS[name]
+
+    assert set(FIELDS[name].split()) <= set(event.fields)
+    stem = re.sub("_(assigned|revoked|lost|raised|cleared)$", "_", name)  # f"partitions_{kind}"
+    written = "".join(p.read_text(encoding="utf-8") for p in (PACKAGE / "services").glob("*.py"))
+    assert f'"{name}"' in written or f'f"{stem}{{' in written
 
 
 # Lines of JSON

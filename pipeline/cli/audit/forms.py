@@ -124,6 +124,25 @@ def _judge_numbers(
     """Add the faults of the numbers themselves; return the vectors as they are compared."""
     if not len(vectors):
         return vectors
+    vectors = _judge_range(vectors, places, embedding, faults)
+    return held(vectors, embedding.dtype)
+
+
+def held(vectors: NDArray[np.float32], dtype: str) -> NDArray[np.float32]:
+    """Vectors as an assigner with this ``state.dtype`` holds them, without what float16 loses."""
+    if dtype == "float32":
+        return vectors
+    with np.errstate(over="ignore", invalid="ignore"):  # of rows that are dead letters
+        return vectors.astype(np.float16).astype(np.float32)
+
+
+def _judge_range(
+    vectors: NDArray[np.float32],
+    places: Sequence[int],
+    embedding: EmbeddingPolicy,
+    faults: dict[int, frozenset[str]],
+) -> NDArray[np.float32]:
+    """Add the faults; return what the numbers are before they are rounded to be held."""
     largest = np.abs(vectors).max(axis=1)
     finite = np.isfinite(largest)
     for row in np.flatnonzero(~finite).tolist():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cli.audit.forms import held
 from pipeline.cli.audit.input import PartitionInput
 from pipeline.cli.audit.model import edv1
 from pipeline.cli.audit.tally import Assigned, Members, Tally, Topics, item_text
@@ -82,7 +83,9 @@ def _row_that_counts(
     copy = topics.vectors.get(partition, {}).get(item)
     n_dims = topics.model.centroids.shape[1]
     kept = None if copy is None else edv1(copy.value, n_dims)
-    if copy is not None and kept is None:
+    if kept is not None:
+        kept = held(kept, topics.dtype)  # the copy may be older than the configuration
+    elif copy is not None:
         tally.broken(f"{where} has an unreadable row in item-vectors")
         return None
     if row.partition != partition:
@@ -96,7 +99,9 @@ def _row_that_counts(
             )
         vector = history.vector
         assert vector is not None
-        if kept is not None and kept.tobytes() != vector.tobytes():
+        if kept is not None and kept.tobytes() == held(vector, "float16").tobytes():
+            vector = kept  # of an assigner with float16, and so the one that is held
+        elif kept is not None and kept.tobytes() != vector.tobytes():
             tally.broken(f"{where} has another vector in item-vectors than at {row.offset}")
             return None
         if copy is not None and copy.timestamp_ms != _usable(history.timestamp_ms):

@@ -149,6 +149,7 @@ class Judge:
             statistics=statistics,
             heads=heads,
             model=model,
+            dtype=self.embedding.dtype,
         )
 
     def _read_input(

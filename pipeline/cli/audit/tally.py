@@ -100,6 +100,8 @@ class Topics:
     statistics: Mapping[int, Mapping[str, bytes]]
     heads: Mapping[int, Mapping[str, Any]]
     model: NewestModel
+    dtype: str = "float32"
+    """As which the assigners hold vectors: `state.dtype`."""
 
 
 @dataclass(slots=True)
