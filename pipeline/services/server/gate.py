@@ -30,6 +30,7 @@ STREAM_PATH: Final = f"{PREFIX}/events"
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _ASKING: Final = frozenset({f"{PREFIX}/similar", f"{PREFIX}/assign"})
 """These are asked by POST, since a vector is long; they change nothing."""
+_LOOPBACK: Final = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?")
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 Tell = Callable[[str, str, str, int, float], None]
@@ -59,6 +60,8 @@ class Gate:
         self._app, self._desk, self._doorkeeper = app, desk, doorkeeper
         self._tell, self._clock = tell, clock
         self.limit_s = REQUEST_LIMIT_S
+        auth = desk.policy.auth
+        self._is_for_neighbours = auth.mode == "none" and not auth.allow_unauthenticated
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -123,6 +126,8 @@ class Gate:
         changes = scope["method"] in _WRITES and path not in _ASKING
         if scope["method"] in _WRITES:
             _check_origin(headers)
+        if self._is_for_neighbours:
+            _check_host(headers)
         address = (scope.get("client") or ("unknown", 0))[0]
         wanted = WRITE if changes else READ
         return self._doorkeeper.admit(headers.get(b"authorization"), address, wanted)
@@ -174,6 +179,17 @@ def _check_origin(headers: dict[bytes, str]) -> None:
     origin, host = headers.get(b"origin"), headers.get(b"host", "")
     if origin is not None and origin.partition("://")[2] != host:
         raise ProblemError("forbidden", "the request comes from another site")
+
+
+def _check_host(headers: dict[bytes, str]) -> None:
+    """Where nobody needs a token, only this machine's own names count.
+
+    A page of another site may have its name resolved to this address; a browser then takes the
+    server for a part of that site, and lets the page read.
+    """
+    host = headers.get(b"host", "")
+    if _LOOPBACK.fullmatch(host.lower()) is None:
+        raise ProblemError("forbidden", f"without tokens {host[:100]!r} is no name to ask under")
 
 
 async def _whole(scope: Scope, headers: dict[bytes, str], receive: Receive) -> Receive:

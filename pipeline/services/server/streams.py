@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
+import secrets
 import threading
 import time
 import uuid
@@ -240,7 +240,7 @@ class Streams:
         while True:
             client.wake.clear()
             if self._is_draining:
-                await self._send(client, bye(random.randrange(MAX_RETRY_MS)))
+                await self._send(client, bye(secrets.randbelow(MAX_RETRY_MS)))
                 raise EndError("shutdown", 1012)
             while client.problems:
                 await self._send(client, Out(client.problems.pop(0)))

@@ -69,8 +69,9 @@ class Site:
         )
         self.server.app.limit_s = 120.0  # this machine may have other things to do
         self.client = TestClient(
-            self.server.app, raise_server_exceptions=False, root_path=policy.root_path
-        )
+            self.server.app, base_url="http://localhost", raise_server_exceptions=False,
+            root_path=policy.root_path,
+        )  # fmt: skip
         self.follow()
 
     def clock(self) -> float:

@@ -252,13 +252,22 @@ def test_tokens_are_read_again_when_the_file_changes(guarded, tokens):
 
 def test_another_site_may_not_write_in_a_browsers_name(corners):
     foreign = {"Origin": "https://evil.example"}
-    own = {"Origin": "http://testserver"}
+    own = {"Origin": "http://localhost"}
 
     answer = corners.client.post("/api/v1/assign", json={"vector": [1, 2, 3]}, headers=foreign)
 
     problem(answer, 403, "forbidden")
     answer = corners.client.post("/api/v1/assign", json={"vector": [1, 2, 3]}, headers=own)
     assert answer.status_code == 200
+
+
+def test_without_tokens_only_names_of_this_machine_are_answered(corners):
+    for host in ("evil.example", "evil.example:8080", "localhost.evil.example", "10.0.0.1", ""):
+        answer = corners.client.get("/api/v1/clusters", headers={"Host": host})
+        problem(answer, 403, "forbidden")
+    for host in ("localhost", "LOCALHOST:8080", "127.0.0.1:8080", "[::1]:8080"):
+        answer = corners.client.get("/api/v1/clusters", headers={"Host": host})
+        assert answer.status_code == 200, host
 
 
 def test_who_asks_too_often_has_to_wait():

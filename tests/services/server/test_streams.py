@@ -216,13 +216,13 @@ def test_a_slow_client_is_let_go_and_a_fast_one_misses_nothing(site, port, monke
         say = json.dumps({"type": "subscribe", "channels": ["changes"]}).encode()
         frame = bytes([0x81, 0x80 | len(say), 0, 0, 0, 0]) + say
         slow.sendall(
-            b"GET /api/v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
             b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
             b"Sec-WebSocket-Version: 13\r\n\r\n"
         )
         slow.recv(100)  # what stands behind the head in one packet is lost with the upgrade
         slow.sendall(frame)
-        slow_sse.sendall(b"GET /api/v1/events?channels=changes HTTP/1.1\r\nHost: x\r\n\r\n")
+        slow_sse.sendall(b"GET /api/v1/events?channels=changes HTTP/1.1\r\nHost: localhost\r\n\r\n")
         offset, seen = 1000, []
         while not ("slow" in ended(site) and "slow" in ended(site, "sse")):
             value = CHANGE % (offset, offset, b"x" * 100_000)
