@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.client.sync import EddyClient
 
 _LIMIT_S: Final = 10.0
-_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # asked there
+_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # nosec B104
 
 ServerOption = Annotated[
     str | None,
