@@ -34,9 +34,9 @@ def up(
 ) -> None:
     """Run everything on this machine; Ctrl-C ends it all.
 
-    A broker if none is configured, the topics, the assigners, the reclusterer, and the server where
-    its libraries are installed. A service that dies is started again; one that cannot work ends
-    them all, with its exit code.
+    A broker if none is configured, the topics, the assigners, the reclusterer,
+    and the server where its libraries are installed. A service that dies is
+    started again; one that cannot work ends them all, with its exit code.
     """
     asked = invocation(ctx)
     with stop_event() as stop, own_broker(asked, directory, port, say) as (address, running):
