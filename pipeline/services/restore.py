@@ -285,19 +285,22 @@ class Restore:
         topic = self.settings.topics.input
         reader = self.broker.reader(topic, wanted)
         begun_at = reader.positions
+
+        def left() -> dict[int, int]:
+            """Where the partitions are that have not come to their committed offset."""
+            at = reader.positions
+            return {n: at[n] for n in wanted if at[n] < partitions[n].next_offset}
+
         try:
-            while not reader.at_end and any(
-                reader.positions[n] < partitions[n].next_offset for n in wanted
-            ):
+            while not reader.at_end and left():
                 records = _slice(reader)
                 self._pass(topic, begun_at, reader)
                 yield records
-            for n in wanted:
-                if reader.positions[n] < partitions[n].next_offset:
-                    raise TopicError(
-                        f"{topic}/{n} ends at {reader.positions[n]}, but was processed up to "
-                        f"{partitions[n].next_offset}: the broker lost records, or it was made anew"
-                    )
+            for n, end in left().items():
+                raise TopicError(
+                    f"{topic}/{n} ends at {end}, but was processed up to "
+                    f"{partitions[n].next_offset}: the broker lost records, or it was made anew"
+                )
         finally:
             reader.close()
 

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from pipeline.errors import RecordError
 from pipeline.messages.assignments import AssignmentColumns, decode_assignments
 from pipeline.messages.records import Record
-from pipeline.state.growing import grow
+from pipeline.state.growing import grow_together
 from pipeline.state.ids import Ids, PackedKeys
 
 GONE = -1
 """In place of the offset of the record that counts: the item's last assignment is null."""
-GROWTH = 1.25
 MIN_PLACES = 64
 """Never none, so that -1 can be looked up, too: what stands there is of no interest."""
 _COLUMNS = ("clusters", "sequences", "epochs", "offsets", "is_open")
@@ -129,8 +128,5 @@ class Assigned:
 
     def _put(self, keys: Sequence[bytes]) -> NDArray[np.intp]:
         places = self._ids.put(keys)
-        if len(self) > len(self.offsets):
-            capacity = max(len(self), int(len(self.offsets) * GROWTH))
-            for name in _COLUMNS:
-                grow(self, name, capacity)
+        grow_together(self, _COLUMNS, len(self))
         return places

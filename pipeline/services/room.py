@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.config import Config
 from pipeline.state.footprint import item_bytes
 
 _GIB = 2**30
-_COMPONENT_BYTES = {"float32": 4, "float16": 2}
 
 
 def memory_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
@@ -50,10 +51,11 @@ def shortage(config: Config, n_bytes: int) -> str | None:
     the least that has to fit.
     """
     n_items = config.limits.max_items_per_partition
-    each = item_bytes(config.embedding.dimensions, _COMPONENT_BYTES[config.state.dtype])
+    each = item_bytes(config.embedding.dimensions, np.dtype(config.state.dtype).itemsize)
     if n_items * each <= n_bytes:
         return None
-    # rows that grow are copied, and the old ones stand beside the new ones meanwhile
+    # half of it: models, batches and snapshots stand beside the rows, and elsewhere than on Linux
+    # rows that grow are copied
     fitting = n_bytes // (2 * each)
     return (
         f"limits.max_items_per_partition is {n_items}: a partition of so many items takes "

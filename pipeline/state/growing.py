@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,21 @@ LARGE = 1 << 20
 HUGE_PAGE = 1 << 21
 """Bytes of a page where rows are read in any order, as numpy has them in arrays of two and more: a
 mapping of so many lies where such pages do, so that they are moved whole."""
+
+
+GROWTH = 1.25
+"""What is large is not copied, so slack saves little."""
+MIN_CAPACITY = 64
+
+
+def grow_together(owner: object, columns: Sequence[str], n_rows: int) -> None:
+    """Give arrays that are attributes of ``owner`` room for so many rows, and some to spare."""
+    capacity = len(getattr(owner, columns[0]))
+    if n_rows <= capacity:
+        return
+    capacity = max(n_rows, int(capacity * GROWTH), MIN_CAPACITY)
+    for name in columns:
+        grow(owner, name, capacity)
 
 
 def grow(owner: object, name: str, n_rows: int) -> None:

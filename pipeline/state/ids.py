@@ -15,11 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.kernels import lookup
-from pipeline.state.growing import grow
+from pipeline.state.growing import GROWTH, grow
 
 NOWHERE = lookup.ABSENT
-GROWTH = 1.25
-"""Of rows and of the arena: what is large is not copied, so slack saves little."""
 MIN_ROWS = 64
 MIN_SLOTS = 128  # a power of 2
 MIN_ARENA = 2048  # bytes

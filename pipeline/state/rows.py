@@ -12,13 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pipeline.state.growing import grow
+from pipeline.state.growing import grow_together
 from pipeline.state.ids import NOWHERE as NOWHERE
 from pipeline.state.ids import Ids
 from pipeline.state.ids import PackedKeys as PackedKeys
-
-GROWTH = 1.25  # large columns grow without a copy
-MIN_CAPACITY = 64
 
 
 class Rows:
@@ -131,9 +128,4 @@ class Rows:
 
     def _follow(self, n_rows: int) -> None:
         """Have so many rows in every column."""
-        capacity = len(self.vectors)
-        if n_rows <= capacity:
-            return
-        capacity = max(n_rows, int(capacity * GROWTH), MIN_CAPACITY)
-        for name in self.columns:
-            grow(self, name, capacity)
+        grow_together(self, self.columns, n_rows)
