@@ -166,11 +166,16 @@ class KafkaBroker:
         self._require_group(group_id)
         consumer = made(Consumer, self._settings.reader(self._watch) | {"group.id": group_id})
         places = [TopicPartition(topic, p) for p in partitions]
+
+        def ask() -> list[TopicPartition]:
+            found: list[TopicPartition] = consumer.committed(places, timeout=_CALL_S)
+            for place in found:
+                if place.error is not None:  # its offset says nothing then, not even that none is
+                    raise KafkaException(place.error)
+            return found
+
         try:
-            found = self._ask(
-                lambda: consumer.committed(places, timeout=_CALL_S),
-                f"reading the offsets of {group_id}",
-            )
+            found = self._ask(ask, f"reading the offsets of {group_id}")
         finally:
             consumer.close()
         return {place.partition: place.offset if place.offset >= 0 else None for place in found}
