@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError, TopicError
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.following import Follower
 from pipeline.telemetry.catalogue_server import METHODS, VIEW_TOPICS
@@ -113,6 +113,8 @@ class ServerReports:
 
     def failed(self, error: PipelineError) -> None:
         """The process ends by this error."""
+        if isinstance(error, ConfigError | TopicError):
+            return  # `config_rejected` tells, wherever it was found
         self.log.error(
             "service_failed", code=type(error).__name__, problem=str(error), retriable=False
         )
