@@ -5,9 +5,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock" pyproject.toml
+# what the image can do besides: serve, ask, trace, search
+IMAGE := --extra server --extra client --extra otel --extra search
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test demo bench quality pressure histories chaos docs sbom lock clean fuzz upgrade chart-test
+.PHONY: help install check test demo bench quality pressure histories chaos docs sbom lock clean fuzz upgrade chart-test cluster-test browser-test
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -38,7 +40,7 @@ check: install  ## form, types, walls, house rules
 test: install  ## what needs a CPU only, and beside it what needs a real broker (started by the tests)
 	@broker=$$(mktemp); $(BIN)/pytest -m "(kafka or docker) and not pressure" >"$$broker" 2>&1 & beside=$$!; \
 	trap 'kill -INT $$beside 2>/dev/null; wait $$beside; rm -f "$$broker"' EXIT; trap 'exit 130' INT TERM; \
-	$(BIN)/pytest -m "not (kafka or docker)"; code=$$?; \
+	$(BIN)/pytest -m "not (kafka or docker or browser or cluster)"; code=$$?; \
 	wait $$beside || code=1; cat "$$broker"; exit $$code
 
 pressure: install  ## bursts, large records, a slow output: bounds in time and memory, for a quiet machine
@@ -68,6 +70,17 @@ upgrade: install  ## roll from an older revision to this tree and back, on a rea
 chart-test: install  ## the Helm chart and the image, held against Kubernetes' schemas, definitions and policies
 	$(BIN)/pytest tests/chart -o 'python_files=test_*.py check_*.py'
 
+cluster-test: install  ## image and chart on a real Kubernetes: K8S=1 make cluster-test (root; builds for 15 minutes, once)
+	@if [ "$$K8S" = 1 ]; then $(BIN)/pytest tests/cluster -x -s $(ARGS); else \
+		echo "Set K8S=1 to build a Kubernetes of one node, Eddy's image and a Kafka beside it, and to roll," \
+		"kill and starve Eddy there. It needs Linux, root, Go, Debian's packages, 4 GB of memory and 8 of disk;" \
+		"the first build takes 15 minutes, into .venv/k8s or K8S_DIR. See tests/cluster/README.md."; fi
+
+browser-test: install  ## the page in the system's Chromium, which draws the README's pictures; ARGS="-k flow"
+	@mkdir -p .venv/page && cp tests/page/package.json .venv/page/
+	@npm install --silent --no-audit --no-fund --prefix .venv/page || echo "npm could not install: what is missing is skipped" >&2
+	$(BIN)/pytest tests/page -rs $(ARGS)
+
 docs: install  ## write the pages again that copy from the code
 	$(BIN)/python -m tests.generate_docs
 
@@ -76,9 +89,9 @@ sbom: install  ## what an installation consists of, for a release: dist/sbom.jso
 	$(BIN)/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json
 
 lock: install  ## resolve the requirements anew, with hashes
-	$(LOCK) --extra dev --extra broker --extra server --extra client --output-file requirements-dev.txt
-	$(LOCK) --constraint requirements-dev.txt --extra server --output-file requirements.txt
-	$(LOCK) --constraint requirements-dev.txt --extra server --extra gpu --output-file requirements-gpu.txt
+	$(LOCK) --extra dev --extra broker --extra server --extra client --extra otel --extra search --output-file requirements-dev.txt
+	$(LOCK) --constraint requirements-dev.txt $(IMAGE) --output-file requirements.txt
+	$(LOCK) --constraint requirements-dev.txt $(IMAGE) --extra gpu --output-file requirements-gpu.txt
 
 clean:  ## caches and builds; .venv stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -68,6 +68,7 @@ def propose(
     weights: Weights | None = None,
     on_pass: Callable[[int, float], None] | None = None,
     is_cancelled: Callable[[], bool] | None = None,
+    at: Callable[[str], None] = lambda phase: None,
 ) -> Candidate:
     """Fit ``points``, align the clusters found with the incumbent's, and say what they save.
 
@@ -92,18 +93,23 @@ def propose(
         How much each point counts, as `pipeline.clustering.kmeans.fit` takes it.
     on_pass
         Called with the number of passes so far, and the inertia before the last one.
+    at
+        Told what begins: ``fit``, ``align``, ``judge``; a time is its affair.
 
     Raises
     ------
     FitCancelledError
     """
+    at("fit")
     fitting = Fitting(settings, kernels, on_pass, is_cancelled)
-    before = None if incumbent is None else kernels.assign(kernels.load(incumbent), points)
     found, is_changed = fitting.best(points, weights, None if is_cold else incumbent)
+    at("align")
+    before = None if incumbent is None else kernels.assign(kernels.load(incumbent), points)
     n_new, n_old = len(found.centroids), 0 if incumbent is None else len(incumbent)
     old_labels = np.full(len(points), -1, np.int32) if before is None else before.labels
     alignment = align(old_labels, found.labels, n_old, n_new)
     order = _order(alignment.heirs)
+    at("judge")
     inertia_before = None if before is None else _inertia(before, weights)
     return Candidate(
         centroids=found.centroids[order],
@@ -127,6 +133,7 @@ def split_cluster(
     kernels: Kernels,
     weights: Weights | None = None,
     is_cancelled: Callable[[], bool] | None = None,
+    at: Callable[[str], None] = lambda phase: None,
 ) -> Candidate:
     """Two clusters for one; the others stay where they are.
 
@@ -137,6 +144,7 @@ def split_cluster(
     IndivisibleError
     FitCancelledError
     """
+    at("fit")
     labels = kernels.assign(kernels.load(incumbent), points).labels
     members = np.flatnonzero(labels == label)
     fitting = Fitting(settings, kernels, None, is_cancelled)
@@ -147,7 +155,7 @@ def split_cluster(
     centroids = np.concatenate([incumbent, halves.centroids[1 - larger][None]])
     centroids[label] = halves.centroids[larger]
     heirs = np.append(np.arange(len(incumbent)), -1).astype(np.int32)
-    return restated(points, centroids, incumbent, heirs, kernels=kernels, weights=weights)
+    return restated(points, centroids, incumbent, heirs, kernels=kernels, weights=weights, at=at)
 
 
 def merge_clusters(
@@ -158,6 +166,7 @@ def merge_clusters(
     *,
     kernels: Kernels,
     weights: Weights | None = None,
+    at: Callable[[str], None] = lambda phase: None,
 ) -> Candidate:
     """One cluster for several, at the mean of their members; the others stay where they are.
 
@@ -171,6 +180,7 @@ def merge_clusters(
     merged = np.unique(np.asarray(labels, np.int64))
     if len(merged) < 2:
         raise ValueError(f"{len(merged)} clusters are to be merged, but it takes two")
+    at("fit")
     found = kernels.assign(kernels.load(incumbent), points).labels
     counts = np.bincount(found, minlength=len(incumbent))[merged]
     heir = int(merged[counts.argmax()])
@@ -185,7 +195,9 @@ def merge_clusters(
         weights=weights,
     )
     heirs = np.setdiff1d(np.arange(len(incumbent)), merged[merged != heir]).astype(np.int32)
-    return restated(points, centroids[heirs], incumbent, heirs, kernels=kernels, weights=weights)
+    return restated(
+        points, centroids[heirs], incumbent, heirs, kernels=kernels, weights=weights, at=at
+    )
 
 
 def restated(
@@ -196,6 +208,7 @@ def restated(
     *,
     kernels: Kernels,
     weights: Weights | None = None,
+    at: Callable[[str], None] = lambda phase: None,
 ) -> Candidate:
     """Given centroids as they are, with given heirs: somebody else has decided.
 
@@ -206,13 +219,16 @@ def restated(
     heirs : (n_new,) int32
         The label of the incumbent that each takes over; -1: none.
     """
+    at("align")
     before = kernels.assign(kernels.load(incumbent), points)
     after = kernels.assign(kernels.load(centroids), points)
+    alignment = aligned(before.labels, after.labels, len(incumbent), heirs)
+    at("judge")
     then, now = _inertia(before, weights), _inertia(after, weights)
     return Candidate(
         centroids=centroids,
         profiles=profiles(after.labels, after.distances_squared, len(centroids)),
-        alignment=aligned(before.labels, after.labels, len(incumbent), heirs),
+        alignment=alignment,
         inertia_before=then,
         inertia_after=now,
         gain=_gain(then, now),

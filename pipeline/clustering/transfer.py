@@ -28,6 +28,7 @@ def transferred(
     weights: Weights | None = None,
     on_pass: Callable[[int, float], None] | None = None,
     is_cancelled: Callable[[], bool] | None = None,
+    at: Callable[[str], None] = lambda phase: None,
 ) -> Candidate:
     """Fit ``points`` cold, and align the clusters found with those that their items had.
 
@@ -42,6 +43,8 @@ def transferred(
     n_old
         Clusters that those labels speak of.
     weights : (n,) float64, optional
+    at
+        As `pipeline.clustering.recluster.propose` takes it.
 
     Raises
     ------
@@ -56,7 +59,9 @@ def transferred(
         weights=weights,
         on_pass=on_pass,
         is_cancelled=is_cancelled,
+        at=at,
     )
+    at("align")
     labels = kernels.assign(kernels.load(found.centroids), points).labels
     n_new = len(found.centroids)
     has_both = old_labels >= 0

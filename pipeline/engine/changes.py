@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.engine.events import Step
 from pipeline.errors import Reason
 from pipeline.kernels.contract import Kernels, Labels, Points, Weights
 from pipeline.messages.halves import widened
@@ -53,6 +54,8 @@ class Changes:
     partitions: list[Change]
     next_offsets: dict[int, int]
     tally: Tally = field(default_factory=Tally)
+    written: list[tuple[int, Sequence[Step]]] = field(default_factory=list)
+    """Where in ``outgoing`` events of records begin, and which steps they tell of."""
 
 
 @dataclass(slots=True, eq=False)

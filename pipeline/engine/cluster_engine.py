@@ -7,7 +7,7 @@ machine. That is what makes replay after a crash honest. Every method that retur
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,9 +208,16 @@ class ClusterEngine:
 
     # --- records ------------------------------------------------------------------
 
-    def prepare(self, records: Sequence[Record]) -> Changes:
-        """Say what a micro-batch changes; each partition's records are in offset order."""
-        placed = self._place(records)
+    def prepare(
+        self, records: Sequence[Record], at: Callable[[str], None] | None = None
+    ) -> Changes:
+        """Say what a micro-batch changes; each partition's records are in offset order.
+
+        ``at`` is told what begins: ``decode``, ``assign``, ``apply``; a time is its affair.
+        """
+        placed = self._place(records, at)
+        if at is not None:
+            at("apply")
         by_partition: dict[int, list[int]] = {}
         for i, record in enumerate(records):
             by_partition.setdefault(record.partition, []).append(i)
@@ -240,6 +247,7 @@ class ClusterEngine:
         events, confidences = self._writer().write(
             steps, placed.nearest, placed.second, placed.distances_squared
         )
+        changes.written.append((len(changes.outgoing), steps))
         changes.outgoing += events
         changes.tally.n_events += len(events)
         changes.tally.confidences += confidences
@@ -247,11 +255,11 @@ class ClusterEngine:
     def _writer(self) -> EventWriter:
         return EventWriter(self.settings, self.loaded, self.table.ids, self.kernels)
 
-    def _place(self, records: Sequence[Record]) -> Placed:
+    def _place(self, records: Sequence[Record], at: Callable[[str], None] | None) -> Placed:
         try:
-            return self._decode_and_assign(records, {})
+            return self._decode_and_assign(records, {}, at)
         except POISON:
-            return self._decode_and_assign(records, self._find_poison(records, 0))
+            return self._decode_and_assign(records, self._find_poison(records, 0), at)
 
     def _find_poison(self, records: Sequence[Record], start: int) -> dict[int, RecordError]:
         """The records on which decoding or arithmetic fails, by bisection."""
@@ -267,26 +275,33 @@ class ClusterEngine:
         return {}
 
     def _decode_and_assign(
-        self, records: Sequence[Record], poison: Mapping[int, RecordError]
+        self,
+        records: Sequence[Record],
+        poison: Mapping[int, RecordError],
+        at: Callable[[str], None] | None = None,
     ) -> Placed:
         settings = self.settings
+        if at is not None:
+            at("decode")
         good = [r for i, r in enumerate(records) if i not in poison] if poison else records
         batch = decode(good, settings.embedding, settings.limits)
+        if at is not None:
+            at("assign")
         # the runner-up of every record, since it costs less than a second call for those that move
         found = self.kernels.assign(self.loaded.device, batch.vectors, second=True)
         assert found.second_distances_squared is not None
         rows, sequences = batch.rows.tolist(), batch.sequences
         metadata, errors, next_rows = batch.metadata, batch.errors, batch.next_rows
         if poison:
-            at = [i for i in range(len(records)) if i not in poison]
-            by_index = dict(zip(at, range(len(at)), strict=True))
+            places = [i for i in range(len(records)) if i not in poison]
+            by_index = dict(zip(places, range(len(places)), strict=True))
             rows = [rows[by_index[i]] if i in by_index else NOWHERE for i in range(len(records))]
             sequences = [
                 sequences[by_index[i]] if i in by_index else 0 for i in range(len(records))
             ]
-            metadata = {at[i]: value for i, value in metadata.items()}
-            next_rows = {at[i]: row for i, row in next_rows.items()}
-            errors = {at[i]: error for i, error in errors.items()} | dict(poison)
+            metadata = {places[i]: value for i, value in metadata.items()}
+            next_rows = {places[i]: row for i, row in next_rows.items()}
+            errors = {places[i]: error for i, error in errors.items()} | dict(poison)
         return Placed(
             vectors=batch.vectors,
             labels=found.labels,

@@ -9,7 +9,7 @@ has not moved: only that fences a process that slept through a rebalance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.batching import BatchPolicy
@@ -18,11 +18,13 @@ from pipeline.engine.changes import Changes
 from pipeline.engine.cluster_engine import ClusterEngine
 from pipeline.errors import AbortedError, TransientError
 from pipeline.messages.model import ModelFold
+from pipeline.messages.records import Record
 from pipeline.services.checks import Checks
 from pipeline.services.pace import SlicePace
 from pipeline.services.reports import AssignerReports
 from pipeline.services.restore import Restore, RestoreResult, Slice
 from pipeline.services.snapshots import Snapshots
+from pipeline.services.spans import BatchTrace, BatchTraces
 from pipeline.state.members import Version
 from pipeline.streams.contract import Broker, Poll, Reader, Stream
 
@@ -50,6 +52,8 @@ class Assigner:
     snapshots: Snapshots | None = None
     """None: the topics are the only copy of the state."""
     checks: Checks = field(default_factory=Checks)
+    traces: BatchTraces | None = None
+    """None: no micro-batch has a trace."""
 
     _is_between_steps: bool = False
     """Whether the last step came to its end: else nobody knows what was committed."""
@@ -88,7 +92,7 @@ class Assigner:
             )
         self._change_owner(polled)
         if polled.records:
-            self._apply(polled)
+            self._apply(polled.records)
         self._restore_slice()
         self._begin_partitions()
         with self.reports.spending("sweep"):
@@ -112,28 +116,42 @@ class Assigner:
 
     # --- records ------------------------------------------------------------------
 
-    def _apply(self, polled: Poll) -> None:
-        self.reports.batch_began(polled.records)
-        for arrivals in self.engine.admit(polled.records):
+    def _apply(self, records: Sequence[Record]) -> None:
+        trace = None
+        if self.traces is not None:
+            trace = self.traces.begin(records, self.engine.version)
+        if trace is None:
+            self._change(records)
+            return
+        with trace:
+            self._change(records, trace)
+
+    def _change(self, records: Sequence[Record], trace: BatchTrace | None = None) -> None:
+        self.reports.batch_began(records)
+        for arrivals in self.engine.admit(records):
             if not self._transact(arrivals):
                 self.stream.rewind()
                 return
-        changes = self.engine.prepare(polled.records)  # reads the state, changes nothing
+        # reads the state, changes nothing
+        changes = self.engine.prepare(records, None if trace is None else trace.at)
         self.reports.batch_prepared(changes)
-        if self._transact(changes):
-            self.reports.batch_committed(polled.records, changes)
+        if self._transact(changes, trace):
+            self.reports.batch_committed(records, changes)
         else:
             self.stream.rewind()  # the state was not touched, so the batch may come again
 
-    def _transact(self, changes: Changes) -> bool:
+    def _transact(self, changes: Changes, trace: BatchTrace | None = None) -> bool:
         """Commit, then install; False if the transaction was aborted."""
         began = self.clock()
+        outgoing = changes.outgoing if trace is None else trace.sending(changes)
         try:
-            self.stream.commit(changes.outgoing, changes.next_offsets)
+            self.stream.commit(outgoing, changes.next_offsets)
         except AbortedError as error:
             self.reports.aborted(error)
             return False
         self.reports.committed(self.clock() - began)
+        if trace is not None:
+            trace.committed(changes)
         self.engine.install(changes)  # last: what is not committed has not happened
         return True
 

@@ -333,7 +333,7 @@ class Reclusterer:
     def _begin(self, job: Job) -> None:
         self._job = job
         self._seen = None if self.model is None else self._standing(self.model)
-        self.reports.recluster_started(job.trigger, n_items=job.n_items)
+        self.reports.recluster_started(job.trigger, n_items=job.n_items, phases=job.phases)
 
     def _take_command(self) -> None:
         record = self.inbox.first
@@ -381,6 +381,7 @@ class Reclusterer:
     # --- tier 3: outcomes ---------------------------------------------------------
 
     def _judged(self, job: Job) -> Outcome:
+        job.phases.at("judge")
         try:
             candidate = job.future.result()
         except PipelineError as error:
@@ -388,6 +389,7 @@ class Reclusterer:
                 self.reports.recluster_failed(error)
             return self._outcomes.rejected(job.command, str(error), job=job)
         is_good = candidate.beats_incumbent(self.settings.recluster.min_gain)
+        job.phases.at("publish")
         if job.must_publish or is_good:
             return self._outcomes.epoch(job, candidate, job.embedding or self.sampling.embedding)
         problem = (
@@ -420,6 +422,7 @@ class Reclusterer:
                 self._models.labels[cluster] = label
         if outcome.job is not None:
             self._job = None
+            outcome.job.phases.at(None)
             self._silhouette = outcome.job.silhouette if outcome.model else self._silhouette
             self._schedule.attempted(
                 self.clock(),
@@ -427,6 +430,7 @@ class Reclusterer:
                 standing=self._seen,
             )
         self.reports.published(outcome.events, outcome.command, outcome.model, outcome.candidate)
+        self.reports.recluster_ended()
 
     def _quality(self, model: Model) -> Quality:
         return self.following.quality(model, now_s=self.clock(), silhouette=self._silhouette)

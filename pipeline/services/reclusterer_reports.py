@@ -16,9 +16,12 @@ from pipeline.messages.events import Drift, Lifecycle, LifecycleType
 from pipeline.messages.model import Model
 from pipeline.messages.records import Record
 from pipeline.services.reports import GAUGES_INTERVAL_S, ServiceReports
+from pipeline.services.spans import Phases
+from pipeline.telemetry import tracing as names
 from pipeline.telemetry.health import Health
 from pipeline.telemetry.logs import Logger
 from pipeline.telemetry.metrics import Metrics
+from pipeline.telemetry.tracing import Span, Tracing
 
 
 class ReclustererReports(ServiceReports):
@@ -32,13 +35,17 @@ class ReclustererReports(ServiceReports):
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        tracing: Tracing | None = None,
     ) -> None:
         super().__init__(log, metrics, health, clock=clock, now=now)
+        self._tracing = tracing
+        self._span: Span | None = None
+        self._phases: Phases | None = None
         self._gauges_at = self._started_at = clock()
         self._reason: Trigger | None = None
         self._process = f"{int(self._now()):x}"  # fits are counted from 1 by every one
         self._n_fits = self._n_items = 0
-        self._recluster_id = ""
+        self._recluster_id = self._result = ""
 
     def turned(
         self,
@@ -146,16 +153,37 @@ class ReclustererReports(ServiceReports):
             "recluster_due", recluster_id=recluster_id, reason=reason.value, members=n_items
         )
 
-    def recluster_started(self, reason: Trigger, *, n_items: int) -> None:
+    def recluster_started(
+        self, reason: Trigger, *, n_items: int, phases: Phases | None = None
+    ) -> None:
         self._n_fits += 1
         self._started_at, self._reason, self._n_items = self._clock(), reason, n_items
-        self._recluster_id = self._id_of_fit(self._n_fits)
+        self._recluster_id, self._phases = self._id_of_fit(self._n_fits), phases
+        if self._tracing is not None:
+            began_ns = None if phases is None else phases.began_ns
+            self._span = self._tracing.begin("recluster", began_ns=began_ns)
+            told = {names.RECLUSTER_ID: self._recluster_id, names.REASON: reason.value}
+            self._span.note({**told, names.ITEMS: n_items})
         self.log.info(
             "recluster_started",
             recluster_id=self._recluster_id,
             reason=reason.value,
             members=n_items,
+            **self._ids,
         )
+
+    @property
+    def _ids(self) -> dict[str, str]:
+        """By which a line of the log is found from the span of the fit."""
+        return {} if self._span is None else self._span.ids._asdict()
+
+    def recluster_ended(self) -> None:
+        """Whatever it has come to, it is told; the span with its phases is whole."""
+        if self._span is not None:
+            if self._phases is not None:
+                self._phases.trace(self._span)
+            self._span.end(error=None if self._result else "failed")
+        self._span, self._phases, self._result = None, None, ""
 
     def _id_of_fit(self, n: int) -> str:
         """For the lines of one fit; of another process another one."""
@@ -175,6 +203,7 @@ class ReclustererReports(ServiceReports):
             members=self._n_items,
             duration_s=round(self._clock() - self._started_at, 3),
             problem=str(error),
+            **self._ids,
         )
 
     def published(
@@ -204,11 +233,15 @@ class ReclustererReports(ServiceReports):
     ) -> None:
         assert self._reason is not None
         duration_s = self._clock() - self._started_at
-        result = "rejected" if model is None else "published"
+        self._result = result = "rejected" if model is None else "published"
         reason = self._reason.value
         self.metrics.counter("eddy_reclusters_total", reason=reason, result=result).inc()
         self.metrics.gauge("eddy_recluster_finished_timestamp_seconds").set(self._now())
-        self.metrics.histogram("eddy_recluster_duration_seconds", phase="fit").observe(duration_s)
+        for phase, spent_s in self._phases.seconds.items() if self._phases is not None else ():
+            spent = self.metrics.histogram("eddy_recluster_duration_seconds", phase=phase)
+            spent.observe(spent_s)
+        if self._span is not None:
+            self._span.note({names.RESULT: result, names.PASSES: candidate.n_iterations})
         fields = {
             "recluster_id": self._recluster_id,
             "reason": reason,
@@ -217,6 +250,7 @@ class ReclustererReports(ServiceReports):
             "duration_s": round(duration_s, 3),
             "inertia_before": candidate.inertia_before,
             "inertia_after": candidate.inertia_after,
+            **self._ids,
         }
         if model is None:
             self.log.info("recluster_rejected", **fields)

@@ -28,6 +28,7 @@ from pipeline.messages.halves import widened
 from pipeline.messages.model import Model
 from pipeline.messages.policy import EmbeddingPolicy
 from pipeline.services.sampling import SampleReader
+from pipeline.services.spans import Phases
 from pipeline.state.rows import NOWHERE
 from pipeline.state.sample import Sample
 
@@ -46,6 +47,8 @@ class Job:
     """Of the input, up to where the sample had read."""
     n_items: int
     future: Future[Candidate]
+    phases: Phases
+    """What it spends its time on."""
     cluster_ids: tuple[str, ...] | None = None
     """A rollback's: ids are taken as they are."""
     must_publish: bool = False
@@ -89,6 +92,7 @@ class Workshop:
                 is_cold=command is not None and command.cold,
                 weights=weights,
                 is_cancelled=lambda: job.is_cancelled,
+                at=job.phases.at,
             )
 
         is_forced = command is not None and command.force
@@ -107,6 +111,7 @@ class Workshop:
                 kernels=self.kernels,
                 weights=weights,
                 is_cancelled=lambda: job.is_cancelled,
+                at=job.phases.at,
             )
 
         return self._begin(Trigger.COMMAND, command, "split", work, must_publish=True)
@@ -123,6 +128,7 @@ class Workshop:
                 self.settings,
                 kernels=self.kernels,
                 weights=weights,
+                at=job.phases.at,
             )
 
         return self._begin(Trigger.COMMAND, command, "merge", work, must_publish=True)
@@ -148,6 +154,7 @@ class Workshop:
         vectors = widened(sample.vectors[rows[has_both]])
 
         def work(points: Points, weights: Weights | None, job: Job) -> Candidate:
+            job.phases.at("align")
             old = self.kernels.assign(self.kernels.load(incumbent.centroids), vectors)
             old_labels = np.full(len(points), -1, np.int32)
             old_labels[has_both] = old.labels
@@ -159,6 +166,7 @@ class Workshop:
                 kernels=self.kernels,
                 weights=weights,
                 is_cancelled=lambda: job.is_cancelled,
+                at=job.phases.at,
             )
 
         reason = Trigger.EMBEDDING
@@ -186,7 +194,13 @@ class Workshop:
 
         def work(points: Points, weights: Weights | None, job: Job) -> Candidate:
             return restated(
-                points, centroids, present, heirs, kernels=self.kernels, weights=weights
+                points,
+                centroids,
+                present,
+                heirs,
+                kernels=self.kernels,
+                weights=weights,
+                at=job.phases.at,
             )
 
         return self._begin(trigger, command, reason, work, must_publish=True)
@@ -201,6 +215,8 @@ class Workshop:
         must_publish: bool,
         sample: Sample | None = None,
     ) -> Job:
+        phases = Phases(self.sampling.clock)
+        phases.at("load")
         chosen = self.sampling.sample if sample is None else sample
         _, points, timestamps = chosen.snapshot()
         weights = None
@@ -215,6 +231,7 @@ class Workshop:
             offsets=dict(self.sampling.positions),
             n_items=len(points),
             future=Future(),
+            phases=phases,
             must_publish=must_publish,
         )
         job.future = self.executor.submit(self._run, work, points, weights, job)
@@ -239,6 +256,7 @@ class Workshop:
         job.silhouette = simplified_silhouette(
             found.distances_squared, found.second_distances_squared
         )
+        job.phases.at(None)
         return candidate
 
 

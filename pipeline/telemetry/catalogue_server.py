@@ -33,6 +33,18 @@ SERVER_ROWS: Final = (
         _S,
     ),
     Metric(
+        "eddy_server_descriptors_open",
+        Kind.GAUGE,
+        "Files and connections that the server has open.",
+        _S,
+    ),
+    Metric(
+        "eddy_server_descriptors_limit",
+        Kind.GAUGE,
+        "How many files and connections the server may have open.",
+        _S,
+    ),
+    Metric(
         "eddy_http_request_duration_seconds",
         Kind.HISTOGRAM,
         "Time from a request to the end of its reply.",
@@ -45,7 +57,7 @@ SERVER_ROWS: Final = (
         Kind.HISTOGRAM,
         "Time of a search for the nearest vectors.",
         _S,
-        {"index": ("exact",)},
+        {"index": ("exact", "faiss")},
         WORK,
     ),
     Metric(

@@ -61,6 +61,12 @@ EVENTS: Final[Mapping[str, Event]] = {
             ("key", "problem"),
         ),
         Event(
+            "traces_not_sent",
+            "warning",
+            "The collector of traces does not take them; they are lost, and nothing else is.",
+            ("problem", "suppressed"),
+        ),
+        Event(
             "partitions_assigned",
             "info",
             "Partitions came to this process.",
@@ -257,6 +263,12 @@ EVENTS: Final[Mapping[str, Event]] = {
             ("items", "duration_s"),
         ),
         Event(
+            "search_index_built",
+            "info",
+            "An index of vectors stands; it is taken if it finds enough of the nearest, faster.",
+            ("items", "bytes", "effort", "recall", "taken", "duration_s"),
+        ),
+        Event(
             "vectors_left_out",
             "warning",
             "Vectors would take more memory than they may: the server keeps none.",
@@ -266,7 +278,7 @@ EVENTS: Final[Mapping[str, Event]] = {
             "server_listening",
             "info",
             "The server answers at this address.",
-            ("host", "port", "max_connections"),
+            ("host", "port", "max_connections", "descriptors"),
         ),
         Event(
             "request_finished",

@@ -23,6 +23,7 @@ from pipeline.telemetry.events import ALWAYS_FIELDS as ALWAYS_FIELDS
 from pipeline.telemetry.events import COMMON_FIELDS as COMMON_FIELDS
 from pipeline.telemetry.events import EVENTS as EVENTS
 from pipeline.telemetry.events import LEVELS as LEVELS
+from pipeline.telemetry.tracing import current
 
 
 class Logger(Protocol):
@@ -66,7 +67,7 @@ def configure(
         log_format = "console" if to.isatty() else "json"
     always = {"service": service, "instance": instance, "version": version}
 
-    processors: list[structlog.typing.Processor] = [structlog.processors.add_log_level]
+    processors: list[structlog.typing.Processor] = [structlog.processors.add_log_level, _traced]
     if strict:
         processors.append(_only_catalogued)
     if count is not None:
@@ -143,6 +144,15 @@ class Throttle:
             return 0 if last is None else last[1]
         self._state[key] = (last[0], last[1] + 1)
         return None
+
+
+def _traced(
+    _logger: object, _method: str, line: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    span = current()
+    if span is not None:
+        line.update(span._asdict())
+    return line
 
 
 def _only_catalogued(

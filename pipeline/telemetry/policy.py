@@ -1,4 +1,4 @@
-"""What the operator decides about logs, metrics and health.
+"""What the operator decides about logs, metrics, traces and health.
 
 The ground floor knows nothing of ours, `errors` included: a bad value is a plain
 ``ValueError`` here, and :mod:`pipeline.config` says it as a ``ConfigError``.
@@ -32,6 +32,29 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingPolicy:
+    """Traces, which are sent to a collector and nowhere else."""
+
+    endpoint: str | None = None
+    """Collector that speaks OTLP over HTTP, http://host:4318; null: no traces. It takes the extra
+    `otel`."""
+    sample_ratio: float = 0.1
+    """Share of micro-batches and requests that get a trace, besides those whose record or caller
+    has one."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(
+                f"telemetry.tracing.endpoint is {self.endpoint!r}, but must begin with http:// or "
+                "https://"
+            )
+        if not 0 <= self.sample_ratio <= 1:
+            raise ValueError(
+                f"telemetry.tracing.sample_ratio is {self.sample_ratio}, but must be 0 to 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class TelemetryPolicy:
     """What a process says of itself, and where."""
 
@@ -44,6 +67,7 @@ class TelemetryPolicy:
     slo_freshness_s: float = 1.0
     """A change that is readable within this of its record's timestamp counts as fresh."""
     thresholds: Thresholds = field(default_factory=Thresholds)
+    tracing: TracingPolicy = field(default_factory=TracingPolicy)
 
     def __post_init__(self) -> None:
         if not 0 <= self.metrics_port <= 65535:

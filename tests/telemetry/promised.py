@@ -127,7 +127,7 @@ def _paths(tree, above):
 def unknown_options(span):
     """Words with dots, as far as they look like an option; with a value or without."""
     word = re.match(r"^([a-z][A-Za-z_]*(?:\.[a-z][A-Za-z_]*)+)(?:[:=] ?[^ ]+)?$", span)
-    if word is None or re.search(r"\.(md|yaml|yml|py|json|npy|jsonl|crt)$", span):
+    if word is None or re.search(r"\.(md|yaml|yml|toml|py|json|npy|jsonl|crt)$", span):
         return
     if word[1] not in known_options() | ELSEWHERE:
         yield f"the option {word[1]}"

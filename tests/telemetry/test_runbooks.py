@@ -138,6 +138,28 @@ def test_figures_of_the_page_for_operators_stand_in_their_source():
     assert "none was run on one" in results  # else the page has to say what it gave
 
 
+def test_the_price_of_the_whole_loop_is_reckoned_from_the_figures_of_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    loop = dict(
+        re.findall(r"^\| (\d+) dimensions[^|]*\|[^|]*\|[^|]*\| ([\d ]+) \|", readme, re.MULTILINE)
+    )
+    share = float(re.search(r"`--living`\), Eddy keeps ([\d.]+)", readme)[1])
+    told = re.findall(
+        r"^\| (\d+) dimensions[^|]*\| ([\d,]+) \| 2 / ([\d,]+) × 10⁶ = (\d+) \| ([\d.]+) \|$",
+        OPERATE,
+        re.MULTILINE,
+    )
+
+    assert len(told) == 3
+    for dimensions, rate, again, per_million, per_billion in told:
+        n = int(rate.replace(",", ""))
+        full = int(loop[dimensions].replace(" ", ""))
+        assert n in (full, round(full * share, -3))
+        assert rate == again
+        assert int(per_million) == round(2e6 / n)
+        assert float(per_billion) == round(2e9 / n / 3600, 1)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
