@@ -237,6 +237,7 @@ _KINDS: dict[str, Callable[[bytes | None, bytes | None, Given], None]] = {
 
 def _event(name: str, key: bytes | None, value: bytes, headers: Given) -> dict[str, Any]:
     """The plain event, out of any envelope, which is held against CloudEvents on the way."""
+    headers = _untraced(name, headers)
     content_type = headers.get("content-type")
     if content_type is None:
         assert not headers, "the plain form has no headers"
@@ -262,6 +263,15 @@ def _event(name: str, key: bytes | None, value: bytes, headers: Given) -> dict[s
     assert outside.pop("type").startswith("eddy.cluster-")
     assert not outside
     return inside
+
+
+def _untraced(name: str, headers: Given) -> Given:
+    """The headers without a context, which a change may have."""
+    traced = {"traceparent", "tracestate"} & headers.keys()
+    if traced:
+        assert name == "cluster-change"
+        assert re.fullmatch(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-01", headers["traceparent"])
+    return {name: told for name, told in headers.items() if name not in traced}
 
 
 def _json(name: str, value: bytes) -> dict[str, Any]:
