@@ -12,7 +12,6 @@ the type of its field.
 from __future__ import annotations
 
 import re
-import reprlib
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +21,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_origin, get_type_hints
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pipeline.batching import BatchPolicy
@@ -33,6 +31,7 @@ from pipeline.clustering.schedule import ReclusterPolicy
 from pipeline.errors import ConfigError, UsageError
 from pipeline.kernels.contract import DevicePolicy
 from pipeline.messages.policy import EmbeddingPolicy, EventPolicy, LimitPolicy
+from pipeline.plain_yaml import YAMLError, problem_of, read_yaml, shortened
 from pipeline.state.policy import StatePolicy
 from pipeline.streams.topics import TopicPolicy
 from pipeline.telemetry.policy import TelemetryPolicy
@@ -42,10 +41,6 @@ SECRET: Final = re.compile(r"password|secret|key\.pem|token|oauthbearer\.config"
 _ENDS_SECRET: Final = re.compile(r"(?:password|secret|key\.pem)$")
 _NO_OPTION: Final = re.compile(r"EDDY_CONFIG$|EDDY_TEST_")
 _STRICT: Final = ConfigDict(strict=True, allow_inf_nan=False)
-_SHORT: Final = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 100
-_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxset = _SHORT.maxtuple = 20
-_SHORT.maxlevel = 3
 _BROKERS_NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 
@@ -73,8 +68,12 @@ class ServerPolicy:
     """Path under which a proxy publishes it."""
     vectors: Literal["all", "none"] = "all"
     """Whether vectors are kept, for what asks after similar items."""
+    search: Literal["auto", "exact", "faiss"] = "auto"
+    """What finds similar items: a scan of all vectors, or an index by faiss, which finds 99 % of
+    the nearest; auto: faiss where it is installed and faster."""
     max_vector_bytes: int = 8 * 2**30
-    """Memory that they may take; if they would take more, none are kept."""
+    """Memory that vectors and their index may take; if vectors alone would take more, none are
+    kept."""
     auth: AuthPolicy = field(default_factory=AuthPolicy)
 
     def __post_init__(self) -> None:
@@ -245,9 +244,9 @@ def _walk(policy: type, path: str) -> Iterator[Option]:
 
 def _from_file(path: Path) -> dict[str, Given]:
     try:
-        tree = _Yaml(path.read_text(encoding="utf-8")).get_single_data()
+        tree = read_yaml(path.read_text(encoding="utf-8"))
         if not isinstance(tree, dict | None):
-            raise ConfigError(f"{path} holds {_got(tree)}, but must hold options by name")
+            raise ConfigError(f"{path} holds {shortened(tree)}, but must hold options by name")
         origin = f"file {path}"
         return {key: Given(value, origin) for key, value in _flattened(tree or {}, "", origin)}
     except (OSError, UnicodeDecodeError) as error:
@@ -255,11 +254,9 @@ def _from_file(path: Path) -> dict[str, Given]:
             f"the configuration file {path} cannot be read: {error}; "
             "`eddy config init` prints one to start from"
         ) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else error
+    except YAMLError as error:
         # not from it: it quotes the line, in which a password may stand
-        raise ConfigError(f"{path}, {problem}") from None
+        raise ConfigError(f"{path}, {problem_of(error)}") from None
     except RecursionError as error:  # brackets without end, or an alias inside what it names
         raise ConfigError(f"{path} is nested too deeply") from error
 
@@ -278,7 +275,7 @@ def _flattened(tree: dict[Any, Any], path: str, origin: str) -> Iterator[tuple[s
         if isinstance(value, dict):
             yield from _flattened(value, f"{key}.", origin)
         elif value is not None:  # a section whose every line is a comment
-            got = "no section" if key == "kafka" else _got(value)  # perhaps a password
+            got = "no section" if key == "kafka" else shortened(value)  # perhaps a password
             raise ConfigError(f"{key} is {got}, but must hold options ({origin})")
 
 
@@ -355,7 +352,7 @@ def _checked(option: Option, given: Given) -> object:
         except ValidationError as error:
             problem = problem or error.errors()[0]["msg"].removeprefix("Input should be ")
     raise ConfigError(
-        f"{option.key} is {_got(given.value)}, but must be {problem} ({given.origin})"
+        f"{option.key} is {shortened(given.value)}, but must be {problem} ({given.origin})"
     )
 
 
@@ -365,8 +362,8 @@ def _readings(option: Option, given: Given) -> Iterator[object]:
         return
     text = str(given.value)
     # a cron schedule begins with a star, in YAML an alias
-    with suppress(yaml.YAMLError, RecursionError):
-        yield _Yaml(text).get_single_data()
+    with suppress(YAMLError, RecursionError):
+        yield read_yaml(text)
     yield text
     if get_origin(option.type) is tuple:
         yield [word.strip() for word in text.split(",")]
@@ -404,46 +401,6 @@ def _build(policy: Any, values: Mapping[str, object], path: str) -> Any:
         raise ConfigError(str(error)) from error
 
 
-def _got(value: object) -> str:
-    text = _SHORT.repr(value)  # aliases make a tree of terabytes from a line
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _at_least(key: str, value: float, least: float) -> None:
     if value < least:
         raise ConfigError(f"{key} is {value}, but must be at least {least}")
-
-
-class _Yaml(yaml.SafeLoader):
-    """Scalars as in YAML 1.2, whose rules hold fewer traps: ``no`` and ``12:30`` are text.
-
-    A number with a leading zero stays text too, and a key that stands twice is an error.
-    """
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - the library's own form
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [str(key.value) for key, _ in node.value]
-        for key, _ in node.value:
-            if keys.count(str(key.value)) > 1:
-                problem = f"{key.value} stands twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-        return super().construct_mapping(node, deep)
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # a tag such as !!int before what is none, or digits without end
-            problem = f"{_got(node.value)} is no {node.tag.rpartition(':')[2]}"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
-
-
-_FLOAT: Final = r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?"
-for _tag, _form, _first in (
-    ("null", r"~|null|", ["~", "n", ""]),
-    ("bool", r"true|false", ["t", "f"]),
-    ("int", r"[-+]?(?:0|[1-9][0-9_]*)", [*"-+0123456789"]),
-    ("float", _FLOAT, [*"-+.0123456789"]),
-):
-    _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), _first)

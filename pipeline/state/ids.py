@@ -202,3 +202,18 @@ def _joined(keys: Sequence[bytes]) -> tuple[bytes, NDArray[np.int64]]:
 
 def _flat(keys: PackedKeys) -> tuple[bytes, NDArray[np.int64]]:
     return keys.blob.tobytes(), np.diff(keys.ends, prepend=0)
+
+
+def warm_up() -> None:
+    """Have every loop of the index compiled, or read from the disk: later a stream would wait.
+
+    On a core that others share, that takes a pod minutes, in which its loop does not turn.
+    """
+    ids = Ids()
+    keys = [b"%d" % n for n in range(2 * MIN_ROWS)]  # more than there is room for: it grows
+    ids.put(keys)
+    ids.find(keys[0])
+    ids.find_all(keys)
+    ids.names(ids.occupied())
+    ids.remove(keys)
+    ids._compact()

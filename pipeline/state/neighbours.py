@@ -1,22 +1,30 @@
-"""Which vectors are nearest to one: the exact scan.
+"""Which vectors are nearest to one: rows are proposed, measured again, and the nearest told.
 
-float32 proposes and float64 decides: one product of the matrix with the query gives squared
-distances with a known error, everything that it cannot exclude is measured by the canonical
-float64 distance, and ties go to the smaller id. So the answer depends on nothing but the vectors.
+Who proposes may do so while the view goes on: from what stood there a moment ago. What is proposed
+is measured by the canonical float64 distance while nobody changes anything, and ties go to the
+smaller id. So a distance that is told is exact, whoever proposed the row; and the proposals of
+`ExactSearch` hold all of the nearest. `pipeline.state.neighbour_graph` has those that hold most.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.kernels.nearby import squared_distances
 from pipeline.state.view_items import Items
 
 BLOCK_ROWS = 65_536
 """Rows of one product: the squared distances of a block stay in the cache."""
+TO_SPARE = 6
+"""Rows proposed beyond those that are wanted: some may have gone meanwhile."""
 _ROUNDING = float(np.finfo(np.float32).eps)
+
+T = TypeVar("T")
 
 
 class Neighbour(NamedTuple):
@@ -26,13 +34,102 @@ class Neighbour(NamedTuple):
     distance_squared: float
 
 
-class ExactSearch:
-    """Scans the rows of `Items`; squared norms are kept beside them, four bytes a row.
+class Proposed(NamedTuple):
+    """Rows that are near, each once."""
+
+    rows: NDArray[np.intp]
+    n_core: int
+    """The nearest of them stand first, as far as the proposer knows; the others might be nearer."""
+    is_all: bool
+    """There is nothing else to propose."""
+
+
+class Proposer(Protocol):
+    """What of a search goes without holding anybody up."""
+
+    index: str
+    """By what rows are found: exact, faiss."""
+    effort: int | None
+    """Of an index that has such a thing."""
+
+    def take(self, n_wanted: int) -> Proposed:
+        """At least so many near rows, if there are; of a later call, more."""
+        ...
+
+
+def warm_up() -> None:
+    """Have the loop of distances compiled, or read from the disk: else the first search waits."""
+    point = np.zeros(1, np.float32)
+    squared_distances(point[None], np.zeros(1, np.intp), point, np.empty(1))
+
+
+def nearest(
+    items: Items,
+    proposer: Proposer,
+    query: NDArray[np.float32],
+    limit: int,
+    *,
+    without: int = -1,
+    max_squared: float = np.inf,
+    looking: Callable[[], AbstractContextManager[object]] = nullcontext,
+    tell: Callable[[list[Neighbour]], T],
+) -> T:
+    """What ``tell`` says of the nearest rows, the nearest first; ties by id.
 
     Parameters
     ----------
-    items
-        With vectors.
+    query : (n_dims,) float32
+        In the form that vectors are stored in.
+    without
+        A row that is not meant.
+    max_squared
+        Farther ones are left out.
+    looking
+        Holds off whoever changes the items: around the measuring and ``tell``.
+    """
+    n_wanted = limit + TO_SPARE
+    while True:
+        proposed = proposer.take(n_wanted)
+        with looking():
+            rows = proposed.rows
+            is_one = items.has_vector(rows) & (rows != without)
+            if proposed.is_all or np.count_nonzero(is_one[: proposed.n_core]) >= limit:
+                return tell(_measured(items, rows[is_one], query, limit, max_squared))
+        n_wanted *= 4
+
+
+def measured(
+    vectors: NDArray[np.float32], rows: NDArray[np.intp], query: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """(n,) canonical squared distances of rows; of vectors of another length all are infinite."""
+    if vectors.shape[1] != len(query):
+        return np.full(len(rows), np.inf)
+    squared = np.empty(len(rows))
+    squared_distances(vectors, rows, query, squared)
+    return squared
+
+
+def _measured(
+    items: Items,
+    rows: NDArray[np.intp],
+    query: NDArray[np.float32],
+    limit: int,
+    max_squared: float,
+) -> list[Neighbour]:
+    squared = measured(items.vectors, rows, query)
+    is_near = squared <= max_squared
+    if np.count_nonzero(is_near) > limit:
+        is_near &= squared <= np.partition(squared, limit - 1)[limit - 1]
+    rows, squared = rows[is_near], squared[is_near]
+    found = sorted(zip(squared.tolist(), items.names(rows), rows.tolist(), strict=True))
+    return [Neighbour(row, distance) for distance, _, row in found[:limit]]
+
+
+class ExactSearch:
+    """Scans all rows of `Items`; squared norms are kept beside them, four bytes a row.
+
+    float32 proposes and float64 decides: one product of the matrix with the query gives squared
+    distances with a known error, and everything that it cannot exclude is proposed.
     """
 
     def __init__(self, items: Items) -> None:
@@ -51,94 +148,83 @@ class ExactSearch:
         vectors = self._items.vectors[rows]
         self._norms[rows] = np.einsum("ij,ij->i", vectors, vectors)
 
-    def nearest(
+    def proposer(
+        self, query: NDArray[np.float32], rows: NDArray[np.intp] | None = None
+    ) -> Proposer:
+        """Of the nearest to a query; ``rows``: only among these, each once."""
+        if rows is not None:
+            return _Chosen(self._items.vectors, rows, query)
+        n = min(self._items.n_rows, len(self._norms))
+        return _Scan(self._items.vectors[:n], self._norms[:n], query)
+
+
+class _Chosen:
+    """Among some rows, by their exact distances of that moment."""
+
+    index = "exact"
+    effort: int | None = None
+
+    def __init__(
+        self, vectors: NDArray[np.float32], rows: NDArray[np.intp], query: NDArray[np.float32]
+    ) -> None:
+        self._vectors, self._rows, self._query = vectors, rows, query
+        self._squared: NDArray[np.float64] | None = None
+
+    def take(self, n_wanted: int) -> Proposed:
+        rows = self._rows
+        if n_wanted >= len(rows):
+            return Proposed(rows, len(rows), True)
+        if self._squared is None:
+            self._squared = measured(self._vectors, rows, self._query)
+        border = np.partition(self._squared, n_wanted - 1)[n_wanted - 1]
+        near = rows[self._squared <= border]
+        return Proposed(near, len(near), False)
+
+
+class _Scan:
+    """All rows, by their approximate distances of that moment."""
+
+    index = "exact"
+    effort: int | None = None
+
+    def __init__(
         self,
+        vectors: NDArray[np.float32],
+        norms: NDArray[np.float32],
         query: NDArray[np.float32],
-        limit: int,
-        *,
-        rows: NDArray[np.intp] | None = None,
-        without: int = -1,
-        max_squared: float = np.inf,
-    ) -> list[Neighbour]:
-        """The nearest rows, the nearest first.
+    ) -> None:
+        self._vectors, self._norms, self._query = vectors, norms, query
+        self._error = 0.0
+        self._approximate: NDArray[np.float32] | None = None
 
-        Parameters
-        ----------
-        query : (n_dims,) float32
-            In the form that vectors are stored in.
-        rows : (n,) intp, optional
-            Only among these; None: all.
-        without
-            A row that is not meant.
-        max_squared
-            Farther ones are left out.
+    def take(self, n_wanted: int) -> Proposed:
+        n = len(self._vectors)
+        if n_wanted >= n:
+            return Proposed(np.arange(n), n, True)
+        if self._approximate is None:
+            self._approximate = self._scanned()
+        approximate = self._approximate
+        border = np.partition(approximate, n_wanted - 1)[n_wanted - 1]
+        rows = np.flatnonzero(approximate <= float(border) + 2.0 * self._error)
+        is_core = approximate[rows] <= border
+        ordered = np.concatenate((rows[is_core], rows[~is_core]))
+        return Proposed(ordered, int(np.count_nonzero(is_core)), len(rows) == n)
+
+    def _scanned(self) -> NDArray[np.float32]:
+        """Approximate squared distances, but for the query's own square; sets the error.
+
+        ``|x|² - 2 x.q``: each term is a sum of n_dims products, off by at most ``n_dims * eps``
+        of what its magnitudes add up to.
         """
-        items = self._items
-        candidates = np.arange(items.n_rows) if rows is None else rows
-        candidates = candidates[items.has_vector(rows) & (candidates != without)]
-        if not len(candidates):
-            return []
-        approximate, error = self._scan(query, None if rows is None else candidates)
-        if rows is None:
-            approximate = approximate[candidates]
-        wanted = min(limit, len(candidates))
-        border = float(np.partition(approximate, wanted - 1)[wanted - 1])
-        chosen = candidates[approximate <= min(border, max_squared) + 2.0 * error]
-        exact = _squared(items.vectors, chosen, query)
-        found = sorted(
-            (squared, items.name(row), row)
-            for squared, row in zip(exact.tolist(), chosen.tolist(), strict=True)
-            if squared <= max_squared
-        )
-        return [Neighbour(row, squared) for squared, _, row in found[:limit]]
-
-    def _scan(
-        self, query: NDArray[np.float32], rows: NDArray[np.intp] | None
-    ) -> tuple[NDArray[np.float32], float]:
-        """Approximate squared distances, and how far one may be off.
-
-        ``|x|² - 2 x.q + |q|²``: each term is a sum of n_dims products, off by at most
-        ``n_dims * eps`` of what its magnitudes add up to.
-        """
-        items = self._items
+        query, n = self._query, len(self._vectors)
         square = float(np.dot(query.astype(np.float64), query.astype(np.float64)))
-        if rows is None:
-            n = items.n_rows
-            approximate = np.empty(n, np.float32)
-            for start in range(0, n, BLOCK_ROWS):
-                part = slice(start, min(n, start + BLOCK_ROWS))
-                np.dot(items.vectors[part], query, out=approximate[part])
-            norms = self._norms[:n]
-        else:
-            approximate = items.vectors[rows] @ query
-            norms = self._norms[rows]
-        approximate *= -2.0
-        approximate += norms
-        approximate += np.float32(square)
-        largest = float(norms.max(initial=0.0))
+        approximate = np.empty(n, np.float32)
+        doubled = query * np.float32(-2.0)
+        for start in range(0, n, BLOCK_ROWS):
+            part = slice(start, min(n, start + BLOCK_ROWS))
+            np.dot(self._vectors[part], doubled, out=approximate[part])
+            approximate[part] += self._norms[part]
+        largest = float(self._norms.max(initial=0.0))
         # |x.q| <= (|x|² + |q|²) / 2, so all magnitudes together are at most twice their sum
-        error = 4.0 * (len(query) + 8) * _ROUNDING * (largest + square)
-        return approximate, error
-
-
-def _squared(
-    vectors: NDArray[np.float32], rows: NDArray[np.intp], query: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """(n,) squared distances in float64: 32 running sums, as everywhere in the product."""
-    totals = np.empty(len(rows))
-    n_dims = len(query)
-    wide = query.astype(np.float64)
-    for start in range(0, len(rows), 4096):
-        part = vectors[rows[start : start + 4096]].astype(np.float64)
-        part -= wide
-        part *= part
-        sums = np.zeros((len(part), 32))
-        for at in range(0, n_dims, 32):
-            piece = part[:, at : at + 32]
-            sums[:, : piece.shape[1]] += piece
-        width = 16
-        while width:
-            sums = sums[:, :width] + sums[:, width:]
-            width //= 2
-        totals[start : start + len(part)] = sums[:, 0]
-    return totals
+        self._error = 4.0 * (len(query) + 8) * _ROUNDING * (largest + square)
+        return approximate

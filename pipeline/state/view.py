@@ -63,6 +63,9 @@ class View:
         self.delays_ms: deque[int] = deque(maxlen=N_DELAYS)
         """From a record's time to that of its event, of the newest events."""
         self.n_ignored = 0
+        self.shown: dict[int, int] = {}
+        """Partition -> the offset up to which its records show: who reads the topics knows when
+        everything is here that they brought about, and raises it."""
         self._removed: dict[int, int] = {}
 
     @property
@@ -79,12 +82,20 @@ class View:
 
     def next_offset(self, partition: int) -> int:
         """The offset up to which a partition's records show: what is below it was applied."""
-        head = self.heads.get(partition)
-        return max(
-            self.items.next_offsets.get(partition, 0),
-            0 if head is None else head.next_offset,
-            self._removed.get(partition, 0),
-        )
+        return self.shown.get(partition, 0)
+
+    @property
+    def claims(self) -> Mapping[int, int]:
+        """Partition -> the offset up to which its records were applied, by what was read.
+
+        What else they brought about need not be read yet: a transaction writes to several topics.
+        """
+        found = dict(self.items.next_offsets)
+        heads = {partition: head.next_offset for partition, head in self.heads.items()}
+        for told in (heads, self._removed):
+            for partition, offset in told.items():
+                found[partition] = max(offset, found.get(partition, 0))
+        return found
 
     @property
     def progress(self) -> Mapping[int, int]:

@@ -116,6 +116,9 @@ class ChangeLog:
         table = np.concatenate(keys)
         if before is not None:
             table = table[_precedes(table, before)]
+        if item is None and len(table) > limit:  # all of them fit: so only the newest are sorted
+            times = table[:, 0]
+            table = table[times >= np.partition(times, -limit)[-limit]]
         order = np.lexsort((table[:, 2], table[:, 1], table[:, 0]))[::-1]
         found: list[KeptChange] = []
         for time_ms, partition, offset, at in table[order].tolist():

@@ -20,6 +20,8 @@ MAX_EVENTS = 100_000
 """Lifecycle events that are kept, some 400 bytes each."""
 MAX_ALARMS = 10_000
 MAX_COMMANDS = 10_000
+CLEARED = 0.9999
+"""The most that a signal without an alarm is told to be of its threshold."""
 
 
 class KeptLifecycle(NamedTuple):
@@ -147,6 +149,26 @@ class DriftBoard:
     def standing(self, cluster: str | None) -> list[Drift]:
         """The last word on each signal of a cluster, or of the model as a whole."""
         return [alarm for (about, _), alarm in self._last.items() if about == cluster]
+
+    @property
+    def mark(self) -> int:
+        """Another number whenever another alarm has come."""
+        return self._next
+
+    def ratios(self) -> dict[str, float]:
+        """Cluster -> the largest statistic / threshold of its signals, by the last word on each.
+
+        At 1 and above an alarm stands, below it none does: one that was cleared because its effect
+        had become small may still have a larger statistic, and is told as just below 1.
+        """
+        found: dict[str, float] = {}
+        for (cluster, _), alarm in self._last.items():
+            if cluster is None or not alarm.threshold > 0.0:
+                continue
+            ratio = alarm.statistic / alarm.threshold
+            ratio = max(ratio, 1.0) if alarm.state == "raised" else min(ratio, CLEARED)
+            found[cluster] = max(found.get(cluster, 0.0), ratio)
+        return found
 
     def all_standing(self) -> list[Drift]:
         """The last word on every signal of everything there was an alarm of."""

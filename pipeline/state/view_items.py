@@ -1,6 +1,7 @@
 """Which item is where, as the server knows it: folded from the assignments, found by id or cluster.
 
-Beside the index of ids an item takes 36 bytes of columns, and with vectors four bytes a dimension.
+Beside the index of ids an item takes 36 bytes of columns, with vectors four bytes a dimension, and
+what its metadata takes (`pipeline.state.view_metadata`).
 There is no list of members: those of a cluster are found by one pass over the column of
 clusters, which for a million items takes a third of a millisecond and nothing to keep in order.
 """
@@ -17,6 +18,7 @@ from pipeline.errors import RecordError
 from pipeline.messages.codec import AssignmentRow, decode_assignment
 from pipeline.messages.records import Record
 from pipeline.state.rows import Rows
+from pipeline.state.view_metadata import Conditions, MetadataTable
 
 NOWHERE = 0
 """The number of no cluster: of a row that is free."""
@@ -93,6 +95,8 @@ class Items(Rows):
         """Of the record that the vector is from; `NO_VECTOR`, `COPIED`."""
         self.next_offsets: dict[int, int] = {}
         """Partition -> the offset after the newest record that any assignment names."""
+        self.metadata = MetadataTable()
+        """Of rows, where vectors are kept: it comes with them."""
         self.n_ignored = 0
         self._counts = np.zeros(64, np.int64)
 
@@ -131,10 +135,20 @@ class Items(Rows):
         return np.flatnonzero(self.clusters[: self.n_rows] == number)
 
     def by_distance(
-        self, cluster: str, limit: int, after: tuple[float, bytes] | None
+        self,
+        cluster: str,
+        limit: int,
+        after: tuple[float, bytes] | None,
+        rows: NDArray[np.intp] | None = None,
     ) -> list[tuple[float, bytes, int]]:
-        """The next members by (distance, id): the nearest first, with their rows."""
-        rows = self.members(cluster)
+        """The next members by (distance, id): the nearest first, with their rows.
+
+        Parameters
+        ----------
+        rows
+            Only these of its members.
+        """
+        rows = self.members(cluster) if rows is None else rows
         distances = self.distances[rows]
         if after is not None:
             behind = distances >= np.float32(after[0])
@@ -158,14 +172,23 @@ class Items(Rows):
             wanted *= 2
 
     def by_id(
-        self, cluster: str, limit: int, after: bytes | None
+        self, cluster: str, limit: int, after: bytes | None, rows: NDArray[np.intp] | None = None
     ) -> list[tuple[float, bytes, int]]:
         """The next members by id, likewise."""
-        rows = self.members(cluster).tolist()
-        named = sorted(zip(self.names(rows), rows, strict=True))
+        listed = (self.members(cluster) if rows is None else rows).tolist()
+        named = sorted(zip(self.names(listed), listed, strict=True))
         if after is not None:
             named = [one for one in named if one[0] > after]
         return [(float(self.distances[row]), key, row) for key, row in named[:limit]]
+
+    def where(
+        self, conditions: Conditions, rows: NDArray[np.intp] | None = None
+    ) -> NDArray[np.intp]:
+        """Those of the rows, or of all that hold an item, whose metadata fits; ascending."""
+        fits = self.metadata.fits(conditions, self.n_rows)
+        if rows is None:
+            return np.flatnonzero(fits & (self.clusters[: self.n_rows] != NOWHERE))
+        return rows[fits[rows]]
 
     def exemplars(self) -> dict[str, bytes]:
         """The nearest member of every cluster that has one, of equals the smallest id."""
@@ -219,12 +242,13 @@ class Items(Rows):
         """Keep none of those there are; from now on they have so many dimensions."""
         self.vectors = np.zeros((len(self.clusters), n_dims), np.float32)
         self.vector_offsets[:] = NO_VECTOR
+        self.metadata = MetadataTable()
 
     @property
     def state_bytes(self) -> int:
         """What all of it takes."""
         columns: Iterator[NDArray[Any]] = (getattr(self, name) for name in self.columns)
-        return sum(column.nbytes for column in columns) + self.id_bytes
+        return sum(column.nbytes for column in columns) + self.id_bytes + self.metadata.n_bytes
 
     # --- folding ------------------------------------------------------------------------------
 
@@ -250,6 +274,7 @@ class Items(Rows):
         np.subtract.at(self._counts, self.clusters[rows], 1)
         self.clusters[rows] = NOWHERE
         self.vector_offsets[rows] = NO_VECTOR
+        self.metadata.clear(rows)
         self.remove(keys)
 
     def _put(self, keys: Sequence[bytes], told: Sequence[AssignmentRow]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.errors import TransientError
 from pipeline.services.reports import AssignerReports
 from pipeline.telemetry.health import Health
 from pipeline.telemetry.logs import get_logger
@@ -45,6 +46,21 @@ def test_gauges_of_snapshots_go_with_the_last_partition_and_come_back_with_the_n
     assert AS_OF not in samples(told), "a moment that stays would look like one that grows old"
     told.snapshot_written(4, n_rows=1, n_bytes=7, duration_s=0.0)
     assert gauges(told) == [100.0, 7.0]
+
+
+def test_a_step_that_fails_for_now_is_a_sign_of_life():
+    """Else probes would end every process whose broker is away."""
+    now = [0.0]
+    health = Health("assigner", poll_timeout_s=1, now=lambda: now[0])
+    told = AssignerReports(
+        get_logger(), Metrics("assigner"), health, kernel="cpu", clock=lambda: now[0]
+    )
+    now[0] = health.deadline_s + 1.0
+    assert not health.live()[0].ok
+
+    told.transient(TransientError("no broker"), retry_in_s=5.0)
+
+    assert health.live()[0].ok
 
 
 def samples(told):

@@ -13,7 +13,7 @@ from pipeline.messages.codec import encode_assignment, encode_change
 from pipeline.messages.events import Cause, ChangeType, ClusterChange
 from pipeline.messages.policy import EventPolicy
 from pipeline.messages.records import Record
-from pipeline.state.neighbours import ExactSearch
+from pipeline.state.neighbours import ExactSearch, nearest
 from pipeline.state.view import View
 from pipeline.state.view_changes import ChangeKey, ChangeLog
 from pipeline.state.view_items import ClusterNames, Items
@@ -182,7 +182,9 @@ def test_the_scan_finds_what_float64_finds_ties_by_id(seed, limit, scale):
     search.note(items.give(keys, vectors, are_copies=False))
     query = vectors[0]
 
-    found = search.nearest(query, limit, without=items.find(keys[0]))
+    found = nearest(
+        items, search.proposer(query), query, limit, without=items.find(keys[0]), tell=list
+    )
 
     truth = sorted(
         (float(((v.astype(float) - query) ** 2).sum()), k)

@@ -6,13 +6,15 @@ import hashlib
 import hmac
 import math
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from pipeline.config import AuthPolicy, ServerPolicy
 from pipeline.errors import ConfigError
+from pipeline.services.server.logins import Token, cookie_of, token_of
 from pipeline.services.server.problems import ProblemError
 from pipeline.telemetry.logs import get_logger
 
@@ -20,20 +22,13 @@ READ: Final = "read"
 WRITE: Final = "write"
 REQUESTS_PER_S: Final = 50.0
 BURST: Final = 100.0
+LOGIN_COST: Final = 10.0
+"""So many requests an attempt to come in counts for."""
 MAX_ASKERS: Final = 10_000
 """Of which the buckets are remembered; the one that asked longest ago goes."""
 LOOK_INTERVAL_S: Final = 1.0
 _LINE: Final = re.compile(r"(?P<name>[^:\s]{1,100}):(?P<scopes>[a-z,]+):(?P<digest>[0-9a-f]{64})")
 _SCOPES: Final = frozenset({READ, WRITE})
-
-
-class Token(NamedTuple):
-    """One line of the file."""
-
-    name: str
-    scopes: frozenset[str]
-    digest: str
-    """SHA-256 of the token, hex."""
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:
@@ -85,18 +80,25 @@ class Doorkeeper:
     ----------
     clock
         Seconds of a clock that never goes back.
+    now
+        Seconds since 1970.
     """
 
-    def __init__(self, auth: AuthPolicy, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        auth: AuthPolicy,
+        clock: Callable[[], float],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock, self._now = clock, now
         self._path = Path(auth.file) if auth.mode == "bearer" and auth.file else None
         self._tokens = () if self._path is None else read_tokens(self._path)
         self._stamp = self._look()
         self._looked_at = clock()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def admit(self, authorization: str | None, address: str, scope: str) -> str:
-        """Who asks, as logs and commands name him.
+    def admit(self, authorization: str | None, address: str, scope: str, cookie: str = "") -> str:
+        """Who asks, as logs and commands name him; a cookie counts where no token is shown.
 
         Raises
         ------
@@ -106,9 +108,7 @@ class Doorkeeper:
         if self._path is None:
             self._take(f"address {address}")
             return "anonymous"
-        self._reread()
-        kind, _, secret = (authorization or "").partition(" ")
-        token = self._find(secret.strip()) if kind.lower() == "bearer" else None
+        token = self._shown(authorization, cookie)
         if token is None:
             self._take(f"address {address}")  # guessing has a bound, too
             raise ProblemError("unauthorized", "the request has no valid token")
@@ -116,6 +116,41 @@ class Doorkeeper:
         if scope not in token.scopes:
             raise ProblemError("forbidden", f"the token {token.name} lacks the scope {scope}")
         return token.name
+
+    def look(
+        self, authorization: str | None, address: str, cookie: str = ""
+    ) -> tuple[str | None, frozenset[str]]:
+        """Who asks and what he may; a stranger has no name, and where tokens count no scope."""
+        if self._path is None:
+            self._take(f"address {address}")
+            return None, _SCOPES
+        token = self._shown(authorization, cookie)
+        self._take(f"address {address}" if token is None else f"token {token.name}")
+        return (None, frozenset()) if token is None else (token.name, token.scopes)
+
+    def log_in(self, secret: str, address: str) -> str | None:
+        """A cookie for a token; None: nobody needs any here.
+
+        Raises
+        ------
+        ProblemError
+            ``unauthorized`` or ``too-many-requests``.
+        """
+        self._take(f"login {address}", LOGIN_COST)
+        if self._path is None:
+            return None
+        self._reread()
+        token = self._find(secret)
+        if token is None:
+            raise ProblemError("unauthorized", "this is no valid token")
+        return cookie_of(token, self._now())
+
+    def _shown(self, authorization: str | None, cookie: str) -> Token | None:
+        self._reread()
+        if authorization is None:
+            return token_of(cookie, self._tokens, self._now()) if cookie else None
+        kind, _, secret = authorization.partition(" ")
+        return self._find(secret.strip()) if kind.lower() == "bearer" else None
 
     def _find(self, secret: str) -> Token | None:
         digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
@@ -125,18 +160,18 @@ class Doorkeeper:
                 found = token
         return found
 
-    def _take(self, asker: str) -> None:
+    def _take(self, asker: str, cost: float = 1.0) -> None:
         now = self._clock()
         left, at = self._buckets.pop(asker, (BURST, now))
         left = min(BURST, left + (now - at) * REQUESTS_PER_S)
-        self._buckets[asker] = (max(0.0, left - 1.0), now)
+        self._buckets[asker] = (max(0.0, left - cost), now)
         if len(self._buckets) > MAX_ASKERS:
             self._buckets.popitem(last=False)
-        if left < 1.0:
-            wait_s = math.ceil((1.0 - left) / REQUESTS_PER_S)
+        if left < cost:
+            wait_s = math.ceil((cost - left) / REQUESTS_PER_S)
             raise ProblemError(
                 "too-many-requests",
-                f"more than {REQUESTS_PER_S:g} requests a second",
+                f"more than {REQUESTS_PER_S / cost:g} requests a second",
                 retry_after_s=max(1, wait_s),
             )
 

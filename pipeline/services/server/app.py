@@ -14,12 +14,16 @@ from pipeline.errors import TransientError
 from pipeline.services.server import (
     routes_clusters,
     routes_commands,
+    routes_frames,
     routes_items,
+    routes_login,
     routes_model,
+    routes_page,
     routes_streams,
     routes_time,
     routes_vectors,
 )
+from pipeline.services.server.access import Doorkeeper
 from pipeline.services.server.asking import PROBLEMS, read_your_writes
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.gate import PREFIX, refusal
@@ -41,7 +45,9 @@ DESCRIPTION: Final = (
 )
 
 
-def make_api(desk: Desk, cursors: Cursors, health: Health, streams: Streams) -> FastAPI:
+def make_api(
+    desk: Desk, cursors: Cursors, health: Health, streams: Streams, doorkeeper: Doorkeeper
+) -> FastAPI:
     """Routes and documents, without the gate."""
     app = FastAPI(
         title="Eddy",
@@ -60,8 +66,12 @@ def make_api(desk: Desk, cursors: Cursors, health: Health, streams: Streams) -> 
     api.include_router(routes_vectors.router(desk))
     api.include_router(routes_time.router(desk, cursors))
     api.include_router(routes_model.router(desk))
+    api.include_router(routes_frames.router(desk))
+    api.include_router(routes_login.session_router(desk.policy.auth))
     app.include_router(api)
     app.include_router(routes_streams.router(streams), prefix=PREFIX)
+    app.include_router(routes_login.router(doorkeeper))
+    app.include_router(routes_page.router())
     _add_documents(app, health)
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)

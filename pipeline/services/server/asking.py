@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
+import numpy as np
 from fastapi import Depends, Query
+from numpy.typing import NDArray
 
 from pipeline.errors import RecordError
 from pipeline.messages.codec import milliseconds, timestamp
@@ -13,14 +16,18 @@ from pipeline.messages.model import Model
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.pages import DEFAULT_LIMIT, MAX_CURSOR, MAX_LIMIT
 from pipeline.services.server.problems import Problem, ProblemError, faulty
-from pipeline.services.server.shapes import Change, LifecycleRow, Signal, Version
+from pipeline.services.server.shapes import Change, Signal, Version
+from pipeline.services.server.shapes_whole import LifecycleRow
 from pipeline.state.view import View
 from pipeline.state.view_changes import KeptChange
 from pipeline.state.view_items import Place
+from pipeline.state.view_metadata import Conditions
 
 BEHIND_S: Final = 2.0
 MAX_CLUSTER_ID: Final = 64
 MAX_TIME: Final = 40
+MAX_CONDITIONS: Final = 8
+MAX_CONDITION: Final = 512
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Of a page.")]
 NearLimit = Annotated[int, Query(ge=1, le=200, description="How many are wanted.")]
@@ -29,6 +36,14 @@ Cursor = Annotated[
 ]
 Since = Annotated[
     str | None, Query(max_length=MAX_TIME, description="Not before this time, ISO 8601.")
+]
+Where = Annotated[
+    list[str] | None,
+    Query(
+        max_length=MAX_CONDITIONS,
+        description="`<key>:<value>` of an item's metadata; where it is repeated, all have to be "
+        "true. A value is text, or a number or boolean as JSON has them.",
+    ),
 ]
 ClusterFilter = Annotated[str | None, Query(max_length=MAX_CLUSTER_ID)]
 DEFAULT: Final = DEFAULT_LIMIT
@@ -62,6 +77,28 @@ def read_your_writes(desk: Desk) -> Any:
             raise ProblemError("view-behind", f"{min_offset} does not show yet", retry_after_s=1)
 
     return Depends(wait)
+
+
+def conditions_of(where: Sequence[str] | None, place: str = "/query/where") -> Conditions:
+    """Keys and the texts of their values, of conditions that somebody wrote."""
+    found = []
+    for text in where or ():
+        key, colon, value = text.partition(":")
+        if not key or not colon or len(text) > MAX_CONDITION:
+            raise faulty(place, f"must be <key>:<value> of {MAX_CONDITION} characters at most")
+        found.append((key, value))
+    return found
+
+
+def fitting(
+    desk: Desk, conditions: Conditions, rows: NDArray[np.intp] | None = None
+) -> NDArray[np.intp]:
+    """Those of the rows, or of all, whose metadata fits; with the lock held."""
+    if desk.search is None:
+        raise ProblemError(
+            "vectors-not-kept", "metadata comes with the vectors, and this server keeps none"
+        )
+    return desk.view.items.where(conditions, rows)
 
 
 def moment(text: str | None, place: str) -> int | None:

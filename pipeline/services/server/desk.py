@@ -18,7 +18,10 @@ from pipeline.kernels.contract import Kernels
 from pipeline.messages.model import Model
 from pipeline.messages.policy import EmbeddingPolicy, LimitPolicy
 from pipeline.messages.records import Outgoing
-from pipeline.state.neighbours import ExactSearch
+from pipeline.services.server.map_frames import MapFrames
+from pipeline.services.server.rates import Rates
+from pipeline.state.neighbour_graph import Graph
+from pipeline.state.neighbours import ExactSearch, Proposer
 from pipeline.state.view import View
 from pipeline.streams.topics import TopicPolicy
 
@@ -46,10 +49,27 @@ class Desk:
     """Seconds since 1970."""
     search: ExactSearch | None = None
     """None: no vectors are kept."""
+    graph: Graph | None = None
+    """That may propose rows in its place."""
+    graphs: tuple[Graph, ...] = ()
+    """All that want to know which vectors are others now: it, and what is being built."""
     lags: Mapping[str, int] = field(default_factory=dict)
     """Topic -> records that the view is behind."""
-    searched: Callable[[float], None] = lambda seconds: None
-    """Is told how long a search took."""
+    holds: Callable[[int, int], bool] = lambda partition, offset: True
+    """Whether the vector of the record at an offset is there, if it counts and vectors are kept."""
+    n_waiting: int = 0
+    """Requests that wait for a record to show."""
+    searched: Callable[[float, str], None] = lambda seconds, index: None
+    """Is told how long a search took, and by what index."""
+    places: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Cluster -> its place on the map, each coordinate within [-1, 1]; replaced as a whole."""
+    frames: MapFrames = field(default_factory=MapFrames)
+    """The map as it was."""
+    rates: Rates = field(default_factory=lambda: Rates(time.time))
+    lag_s: float = 0.0
+    """How far the view is behind, in seconds."""
+    descriptors: tuple[int, int] | None = None
+    """Files and connections that are open, and how many may be; None: that is not known here."""
     changed: threading.Condition = field(default_factory=threading.Condition)
     """Holds everybody else off; told whenever the view has changed."""
     searches: threading.BoundedSemaphore = field(
@@ -58,6 +78,7 @@ class Desk:
     _loaded: tuple[Model, Any] | None = None
     _exemplars: tuple[float, dict[str, bytes]] = (0.0, {})
     _spreads: tuple[int, dict[str, float]] = (-1, {})
+    _drifts: tuple[int, Mapping[str, float]] = (-1, {})
     _labels: tuple[Model | None, dict[str, int]] = (None, {})
     _shifts: tuple[Model | None, NDArray[np.float64]] = (None, np.empty(0))
 
@@ -69,10 +90,30 @@ class Desk:
 
     def reached(self, partition: int, offset: int, within_s: float) -> bool:
         """Wait until the record at an offset shows; False if it does not in time."""
+
+        def shows() -> bool:
+            return self.view.next_offset(partition) > offset and self.holds(partition, offset)
+
         with self.changed:
-            return self.changed.wait_for(
-                lambda: self.view.next_offset(partition) > offset, within_s
-            )
+            self.n_waiting += 1
+            try:
+                return self.changed.wait_for(shows, within_s)
+            finally:
+                self.n_waiting -= 1
+
+    def noted(self, rows: NDArray[np.intp]) -> None:
+        """The vectors of these rows are others now; with the lock held."""
+        assert self.search is not None
+        self.search.note(rows)
+        for graph in self.graphs:
+            graph.note(rows)
+
+    def proposer(self, query: NDArray[np.float32]) -> Proposer:
+        """Of rows near to a query, among all; with the lock held, its work without."""
+        assert self.search is not None
+        if self.graph is None:
+            return self.search.proposer(query)
+        return self.graph.proposer(query, self.search, self.looking)
 
     def loaded(self, model: Model) -> Any:
         """The model as the kernels want it; made once."""
@@ -98,6 +139,14 @@ class Desk:
                 found = np.sqrt(np.einsum("ij,ij->i", moved, moved)) / spread
             self._shifts = (model, np.where(spread > 0.0, found, np.nan))
         return self._shifts[1]
+
+    def drifts(self) -> Mapping[str, float]:
+        """`pipeline.state.view_events.DriftBoard.ratios`, rounded; with the lock held."""
+        board = self.view.drift
+        if self._drifts[0] != board.mark:
+            found = {cluster: round(ratio, 4) for cluster, ratio in board.ratios().items()}
+            self._drifts = (board.mark, found)
+        return self._drifts[1]
 
     def exemplars(self) -> Mapping[str, bytes]:
         """A typical item of every cluster that has members; with the lock held."""

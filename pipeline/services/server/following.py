@@ -16,6 +16,7 @@ from pipeline.messages.embedding import in_force
 from pipeline.messages.policy import EmbeddingPolicy
 from pipeline.messages.records import Record
 from pipeline.services.server.desk import Desk
+from pipeline.services.server.fences import Fences
 from pipeline.services.server.vectors import VectorFollower
 from pipeline.state.view import News
 from pipeline.streams.contract import Broker, Reader
@@ -62,7 +63,9 @@ class Follower:
         self._listeners, self._clock = tuple(listeners), clock
         self._compacted = input_is_compacted
         self._lags_at = -LAG_INTERVAL_S
+        self._lags_known_at = clock()
         self._caught_up = False
+        self._fences = Fences(broker, desk.view)
         self._starts: dict[int, int] = {}
         self._firsts: dict[int, int] = {}
         topics, view = desk.topics, desk.view
@@ -88,8 +91,9 @@ class Follower:
 
     @property
     def lag_s(self) -> float:
-        """How far the view was behind when that was asked for last."""
-        return self._lag_s
+        """How far the view was behind when that was known last; or since when it is not known."""
+        unknown_s = self._clock() - self._lags_known_at
+        return max(self._lag_s, unknown_s if unknown_s > 2 * LAG_INTERVAL_S else 0.0)
 
     _lag_s = 0.0
 
@@ -123,6 +127,8 @@ class Follower:
         self._note_lags()
         if not n:
             n += self._take(self._changes, WAIT_S)
+        if self._caught_up:
+            self._show(is_idle=not n)
         return n
 
     def close(self) -> None:
@@ -211,6 +217,23 @@ class Follower:
         self._starts = {p: start - ranges[p].low for p, start in starts.items()}
         return starts
 
+    # --- what shows ---------------------------------------------------------------
+
+    def _show(self, *, is_idle: bool) -> None:
+        """What was read of all topics that are written for the input, shows."""
+        topics, desk = self._desk.topics, self._desk
+        positions = {
+            topics.changes: self._changes.reader.positions,
+            topics.assignments: self._source(topics.assignments).reader.positions,
+        }
+        if self._vectors is not None:
+            positions[topics.vectors] = self._vectors.positions
+        with desk.changed:
+            is_pressing = is_idle or desk.n_waiting > 0
+        if self._fences.step(positions, self._clock(), is_pressing=is_pressing):
+            with desk.changed:
+                desk.changed.notify_all()
+
     # --- vectors ------------------------------------------------------------------
 
     def _follow_vectors(self) -> int:
@@ -240,6 +263,7 @@ class Follower:
             lags[source.topic] = sum(max(0, ranges[p].high - at[p]) for p in at)
         desk = self._desk
         desk.lags = lags
+        self._lags_known_at = now
         # seconds: since the newest record that was taken in, while there are newer ones
         behind = self._caught_up and sum(lags.values()) > SLICE_RECORDS
         self._lag_s = max(0.0, desk.now() - desk.view.as_of_ms / 1000.0) if behind else 0.0

@@ -10,6 +10,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -17,16 +18,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.services.server.access import READ, WRITE, Doorkeeper
 from pipeline.services.server.desk import Desk
+from pipeline.services.server.logins import cookie_in
 from pipeline.services.server.problems import ProblemError, problem_response
 from pipeline.services.server.replies import model_header
+from pipeline.services.server.request_spans import PREFIX as PREFIX
+from pipeline.services.server.request_spans import RequestSpans, route_of
 
 MAX_BODY_BYTES: Final = 2**20
 REQUEST_LIMIT_S: Final = 10.0
 LONG_LIMIT_S: Final = 40.0
 """Of a request that waits on purpose: ``wait`` of a job."""
-PREFIX: Final = "/api/v1"
 STREAM_PATH: Final = f"{PREFIX}/events"
 """Its reply goes on for hours."""
+SESSION_PATH: Final = f"{PREFIX}/session"
+"""Everybody may ask whether a token is needed."""
+LOGIN_PATHS: Final = frozenset({"/login", "/logout"})
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _ASKING: Final = frozenset({f"{PREFIX}/similar", f"{PREFIX}/assign"})
 """These are asked by POST, since a vector is long; they change nothing."""
@@ -56,9 +62,10 @@ class Gate:
         doorkeeper: Doorkeeper,
         tell: Tell,
         clock: Callable[[], float],
+        spans: RequestSpans,
     ) -> None:
         self._app, self._desk, self._doorkeeper = app, desk, doorkeeper
-        self._tell, self._clock = tell, clock
+        self._tell, self._clock, self._spans = tell, clock, spans
         self.limit_s = REQUEST_LIMIT_S
         auth = desk.policy.auth
         self._is_for_neighbours = auth.mode == "none" and not auth.allow_unauthenticated
@@ -77,23 +84,26 @@ class Gate:
         answer = _Answer(send, request_id, model_header(self._desk.view))
         state = scope.setdefault("state", {})
         state["request_id"], state["model"] = request_id, answer.model
-        try:
-            async with asyncio.timeout(self._limit_s(scope)):
-                state["asker"] = self._admit(scope, headers)
-                receive = await _whole(scope, headers, receive)
-                await self._app(scope, receive, answer)
-        except ProblemError as error:
-            await self._refuse(error, scope, receive, answer)
-        except TimeoutError:
-            late = ProblemError(
-                "unavailable", f"no answer within {self.limit_s:g} s", retry_after_s=1
-            )
-            await self._refuse(late, scope, receive, answer)
-        finally:
-            route = getattr(scope.get("route"), "path", "other")
-            duration_s = self._clock() - began_at
-            if not (_is_stream(scope) and answer.status == 200):  # how long it was is no latency
-                self._tell(request_id, route, scope["method"], answer.status, duration_s)
+        with self._spans.of(scope, answer) if not _is_stream(scope) else nullcontext():
+            try:
+                async with asyncio.timeout(self._limit_s(scope)):
+                    state["asker"] = self._admit(scope, headers)
+                    receive = await _whole(scope, headers, receive)
+                    await self._app(scope, receive, answer)
+            except ProblemError as error:
+                await self._refuse(error, scope, receive, answer)
+            except TimeoutError:
+                late = ProblemError(
+                    "unavailable", f"no answer within {self.limit_s:g} s", retry_after_s=1
+                )
+                await self._refuse(late, scope, receive, answer)
+            finally:
+                route = route_of(scope) or "other"
+                duration_s = self._clock() - began_at
+                if not (
+                    _is_stream(scope) and answer.status == 200
+                ):  # how long it was is no latency
+                    self._tell(request_id, route, scope["method"], answer.status, duration_s)
 
     async def _shake_hands(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A WebSocket begins as a request; what is said on it passes by."""
@@ -121,6 +131,10 @@ class Gate:
 
     def _admit(self, scope: Scope, headers: dict[bytes, str]) -> str:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path in LOGIN_PATHS:
+            _check_origin(headers)
+            if self._is_for_neighbours:
+                _check_host(headers)
         if not path.startswith(PREFIX):
             return "anonymous"
         changes = scope["method"] in _WRITES and path not in _ASKING
@@ -129,8 +143,12 @@ class Gate:
         if self._is_for_neighbours:
             _check_host(headers)
         address = (scope.get("client") or ("unknown", 0))[0]
-        wanted = WRITE if changes else READ
-        return self._doorkeeper.admit(headers.get(b"authorization"), address, wanted)
+        shown = headers.get(b"authorization")
+        cookie = cookie_in(headers.get(b"cookie", ""))
+        if path == SESSION_PATH and not changes:
+            scope["state"]["session"] = self._doorkeeper.look(shown, address, cookie)
+            return "anonymous"
+        return self._doorkeeper.admit(shown, address, WRITE if changes else READ, cookie)
 
     async def _refuse(
         self, error: ProblemError, scope: Scope, receive: Receive, answer: _Answer
@@ -175,10 +193,21 @@ def _waits(scope: Scope) -> bool:
 
 
 def _check_origin(headers: dict[bytes, str]) -> None:
-    """A page of another site may not send anything in a browser's name."""
+    """A page of another site may not send anything in a browser's name.
+
+    A browser says itself whether it is its own site that asks, and no page can make it say so. That
+    is what counts behind a proxy that asks under a name of its own.
+    """
+    if headers.get(b"sec-fetch-site") == "same-origin":
+        return
     origin, host = headers.get(b"origin"), headers.get(b"host", "")
     if origin is not None and origin.partition("://")[2] != host:
         raise ProblemError("forbidden", "the request comes from another site")
+
+
+def is_of_this_machine(host: str) -> bool:
+    """Whether a header Host names the loopback address."""
+    return _LOOPBACK.fullmatch(host.lower()) is not None
 
 
 def _check_host(headers: dict[bytes, str]) -> None:
@@ -188,7 +217,7 @@ def _check_host(headers: dict[bytes, str]) -> None:
     server for a part of that site, and lets the page read.
     """
     host = headers.get(b"host", "")
-    if _LOOPBACK.fullmatch(host.lower()) is None:
+    if not is_of_this_machine(host):
         raise ProblemError("forbidden", f"without tokens {host[:100]!r} is no name to ask under")
 
 

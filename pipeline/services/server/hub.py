@@ -157,6 +157,8 @@ class Hub:
         self._by_cluster: dict[str, set[Subscriber]] = {}
         self._of_clusters: set[Subscriber] = set()
         """Those that filter clusters: they get what is about the whole model, too."""
+        self._of_where: set[Subscriber] = set()
+        """Those that filter changes by nothing but their metadata."""
         self._token: tuple[int, int, str] = (-1, -1, "")
 
     def offer(self, events: Iterable[Told]) -> list[Subscriber]:
@@ -194,6 +196,8 @@ class Hub:
                 listeners.update(self._by_cluster.get(cluster, ()))
             if not told.clusters:
                 listeners.update(self._of_clusters)
+            if told.metadata and told.channel == CHANGES:
+                listeners.update(self._of_where)
             for one in listeners:
                 if one.wanted.takes(told):
                     found.setdefault(one, []).append(told)
@@ -283,8 +287,12 @@ class Hub:
                 self._of_clusters.add(one)
             else:
                 self._of_clusters.discard(one)
-        elif wanted.items:
+        elif wanted.items or wanted.where:
             open_channels.discard(CHANGES)
+            if not wanted.items and is_in:
+                self._of_where.add(one)
+            elif not wanted.items:
+                self._of_where.discard(one)
         if open_channels:
             _list(self._groups, (frozenset(open_channels), wanted.types), one, is_in)
         for item in wanted.items:

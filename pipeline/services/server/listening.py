@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import socket
 import threading
 import time
@@ -18,15 +17,17 @@ from websockets.http11 import Request
 
 from pipeline.config import ServerPolicy
 from pipeline.errors import ConfigError
+from pipeline.services.server.descriptors import raised_limit
 from pipeline.services.server.reports import ServerReports
 from pipeline.services.server.stream_clients import MAX_MESSAGE_BYTES
 
 BEAT_S: Final = 1.0
 MAX_CONNECTIONS: Final = 2000
-"""At a time; beyond it a connection gets 503. Descriptors for as many are asked for."""
+"""At a time; beyond it a connection gets 503. Descriptors for as many are asked for; where the
+system gives fewer, there are fewer connections, and the log says so."""
 KEEP_ALIVE_S: Final = 20
 DRAIN_S: Final = 10
-_SPARE_DESCRIPTORS: Final = 256
+SPARE_DESCRIPTORS: Final = 256
 _START_S: Final = 10.0
 PING_S: Final = 20.0
 GIVE_UP_S: Final = 2.0
@@ -45,7 +46,9 @@ class Listening:
     """
 
     def __init__(self, app: ASGIApp, policy: ServerPolicy, reports: ServerReports) -> None:
-        _raise_descriptors()
+        # what the process holds beside connections: readers of topics, the log, an index
+        n_descriptors = raised_limit(MAX_CONNECTIONS + SPARE_DESCRIPTORS)
+        n_connections = max(1, min(MAX_CONNECTIONS, n_descriptors - SPARE_DESCRIPTORS))
         self._socket = _bound(policy)
         host, self.port = self._socket.getsockname()[:2]
         self._server = uvicorn.Server(
@@ -64,7 +67,7 @@ class Listening:
                 ws_per_message_deflate=False,
                 lifespan="off",
                 root_path=policy.root_path.rstrip("/"),
-                limit_concurrency=MAX_CONNECTIONS,
+                limit_concurrency=n_connections,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=DRAIN_S,
                 h11_max_incomplete_event_size=16 * 1024,
@@ -73,7 +76,7 @@ class Listening:
         self._reports = reports
         self._thread = threading.Thread(target=self._run, name="eddy-http", daemon=True)
         self._thread.start()
-        reports.listening(host, self.port, MAX_CONNECTIONS)
+        reports.listening(host, self.port, n_connections, n_descriptors)
 
     def close(self) -> None:
         """Let requests end, and stop; idempotent."""
@@ -115,16 +118,6 @@ def _bound(policy: ServerPolicy) -> socket.socket:
             f"server.host and server.port are {policy.host} and {policy.port}, but cannot be "
             f"listened on ({error.strerror}); port 0 takes a free one"
         ) from error
-
-
-def _raise_descriptors() -> None:
-    """Every connection is a descriptor; the usual limit of 1024 is for smaller houses."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + _SPARE_DESCRIPTORS
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Impatient(H11Protocol):

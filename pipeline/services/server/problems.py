@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from pipeline.errors import FatalError
 from pipeline.messages.codec import json_bytes
+from pipeline.telemetry.tracing import current
 
 CONTENT_TYPE: Final = "application/problem+json"
 
@@ -110,6 +111,7 @@ def problem_response(
     error: ProblemError, *, instance: str, request_id: str, root_path: str = ""
 ) -> Response:
     """The reply that tells of an error."""
+    span = current()
     problem = Problem(
         type=f"{root_path}/problems/{error.name}",
         title=TITLES[error.name][1],
@@ -117,6 +119,7 @@ def problem_response(
         detail=error.detail,
         instance=instance,
         request_id=request_id,
+        trace_id=None if span is None else span.trace_id,
         errors=list(error.errors),
         successors=None if error.successors is None else list(error.successors),
     )

@@ -22,12 +22,16 @@ from pipeline.services.server.desk import Desk
 from pipeline.services.server.following import Follower, Listener
 from pipeline.services.server.gate import Gate
 from pipeline.services.server.pages import Cursors
+from pipeline.services.server.positions import Positions
+from pipeline.services.server.rates import Rates
 from pipeline.services.server.reports import ServerReports
+from pipeline.services.server.request_spans import RequestSpans
+from pipeline.services.server.routes_frames import take_frame
 from pipeline.services.server.stream_reports import StreamReports
 from pipeline.services.server.stream_ring import CHANGES, DRIFT, LIFECYCLE
 from pipeline.services.server.stream_tokens import topics_digest
 from pipeline.services.server.streams import Streams
-from pipeline.state.view import View
+from pipeline.state.view import News, View
 from pipeline.streams.contract import Broker
 
 
@@ -79,6 +83,7 @@ class Server:
             kernels=kernels,
             write=write,
             now=now,
+            rates=Rates(now),
             searched=reports.searched,
         )  # fmt: skip
         topics = config.topics
@@ -92,18 +97,21 @@ class Server:
         )
         self.follower = Follower(
             broker, self.desk, embedding, input_is_compacted=input_is_compacted,
-            listeners=[*listeners, self.streams.hear], clock=clock,
+            listeners=[*listeners, self._note_rates, self.streams.hear], clock=clock,
         )  # fmt: skip
         for channel, topic in told.items():
             self.streams.begin(channel, self.follower.positions(topic))
+        self.positions = Positions(self.desk, clock)
         cursors = Cursors(_cursor_key(config, broker))
-        self.api = make_api(self.desk, cursors, reports.health, self.streams)
+        doorkeeper = Doorkeeper(policy.auth, clock, now)
+        self.api = make_api(self.desk, cursors, reports.health, self.streams, doorkeeper)
         self.app: ASGIApp = Gate(
             self.api,
             desk=self.desk,
-            doorkeeper=Doorkeeper(policy.auth, clock),
+            doorkeeper=doorkeeper,
             tell=reports.request_finished,
             clock=clock,
+            spans=RequestSpans(reports.tracing),
         )
         # the first assignment compiles; a request shall not wait for that
         kernels.assign(
@@ -114,12 +122,23 @@ class Server:
 
     def step(self) -> None:
         """Take in what there is."""
-        self.follower.step()
-        self._reports.stepped(self.desk, self.follower)
+        try:
+            self.follower.step()
+        finally:  # who is cut off from the broker is behind, and says so
+            self.desk.lag_s = self.follower.lag_s
+            self._reports.stepped(self.desk, self.follower)
+        if self.follower.is_caught_up:  # until then epochs go by that nobody is shown
+            self.positions.step()
+            take_frame(self.desk)
+
+    def _note_rates(self, news: News) -> None:
+        if self.follower.is_caught_up:  # what stood in the topics at the start tells nothing
+            self.desk.rates.hear(news)
 
     def close(self) -> None:
         """Send the clients of streams away, and free the readers."""
         self.streams.drain()
+        self.positions.close()
         self.follower.close()
 
 

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 
 from pipeline.errors import ConfigError, PipelineError, TopicError
+from pipeline.services.server.descriptors import usage
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.following import Follower
 from pipeline.telemetry.catalogue_server import METHODS, VIEW_TOPICS
 from pipeline.telemetry.health import Health
 from pipeline.telemetry.logs import Logger
 from pipeline.telemetry.metrics import Metrics
+from pipeline.telemetry.tracing import Tracing
 
 GAUGES_INTERVAL_S = 1.0
 MAX_LAG_S = 30.0
@@ -35,17 +37,18 @@ class ServerReports:
         health: Health,
         *,
         clock: Callable[[], float] = time.monotonic,
+        tracing: Tracing | None = None,
     ) -> None:
         self.log, self.metrics, self.health = log, metrics, health
+        self.tracing = tracing
         self._clock = clock
         self._began_at = clock()
         self._gauges_at = clock() - GAUGES_INTERVAL_S
         self._was_caught_up = False
-        self._search = metrics.histogram("eddy_search_duration_seconds", index="exact")
 
-    def searched(self, duration_s: float) -> None:
+    def searched(self, duration_s: float, index: str) -> None:
         """A search for nearest vectors, waiting for others included."""
-        self._search.observe(duration_s)
+        self.metrics.histogram("eddy_search_duration_seconds", index=index).observe(duration_s)
 
     # --- the loop -----------------------------------------------------------------
 
@@ -70,13 +73,23 @@ class ServerReports:
             lag = desk.lags.get(getattr(desk.topics, name))
             if lag is not None:
                 gauge("eddy_view_lag_records", topic=name).set(lag)
+        desk.descriptors = usage()
+        if desk.descriptors is not None:
+            gauge("eddy_server_descriptors_open").set(desk.descriptors[0])
+            gauge("eddy_server_descriptors_limit").set(desk.descriptors[1])
         epoch, revision = view.version
         gauge("eddy_model_epoch").set(epoch)
         gauge("eddy_model_revision").set(revision)
 
-    def listening(self, host: str, port: int, max_connections: int) -> None:
-        """The address is ours."""
-        self.log.info("server_listening", host=host, port=port, max_connections=max_connections)
+    def listening(self, host: str, port: int, max_connections: int, descriptors: int) -> None:
+        """The address is ours; ``descriptors``: how many the process may have."""
+        self.log.info(
+            "server_listening",
+            host=host,
+            port=port,
+            max_connections=max_connections,
+            descriptors=descriptors,
+        )
 
     # --- requests, on the thread of the event loop -----------------------------------
 

@@ -18,6 +18,9 @@ from pipeline.services.server.asking import (
     Cursor,
     Limit,
     NearLimit,
+    Where,
+    conditions_of,
+    fitting,
     label_of,
     signal_row,
     text_of,
@@ -104,25 +107,34 @@ def router(desk: Desk, cursors: Cursors) -> APIRouter:
         request: Request,
         cluster_id: ClusterId,
         order: Annotated[Literal["distance", "item_id"], Query()] = "distance",
+        where: Where = None,
         limit: Limit = DEFAULT,
         cursor: Cursor = None,
     ) -> Response:
         """The items of a cluster, the most typical first, or by id."""
+        conditions = conditions_of(where)
         with desk.looking() as view:
             label_of(desk, cluster_id)
-            question, filters = f"members of {cluster_id}", {"order": order}
+            rows = None
+            if conditions:
+                rows = fitting(desk, conditions, view.items.members(cluster_id))
+            question = f"members of {cluster_id}"
+            filters: dict[str, str] = {"order": order}
+            if where:
+                filters["where"] = "\n".join(where)
             mark = cursors.read(cursor, question, filters, view.version[0])
             if order == "distance":
                 after = None if mark is None else (float(mark[0]), str(mark[1]).encode())
-                found = view.items.by_distance(cluster_id, limit + 1, after)
+                found = view.items.by_distance(cluster_id, limit + 1, after, rows)
             else:
                 after_id = None if mark is None else str(mark[1]).encode()
-                found = view.items.by_id(cluster_id, limit + 1, after_id)
+                found = view.items.by_id(cluster_id, limit + 1, after_id, rows)
             page, following = found[:limit], None
             if len(found) > limit:
                 last = [page[-1][0], text_of(page[-1][1])]
                 following = cursors.make(question, filters, view.version[0], last)
-            members = [Member(text_of(key), distance) for distance, key, _ in page]
+            told = view.items.metadata.get
+            members = [Member(text_of(key), distance, told(row)) for distance, key, row in page]
             return reply(request, MemberPage(members, following, as_of(view)))
 
     @routes.get("/clusters/{cluster_id}/similar", response_model=NearClusters)
@@ -211,6 +223,7 @@ def _row(desk: Desk, view: View, model: Model, label: int, gained: NDArray[np.in
     origin = view.lifecycle.origin(cluster)
     exemplar = desk.exemplars().get(cluster)
     shift = float(desk.shifts(model)[label])
+    x, y = desk.places.get(cluster, (None, None))
     return Cluster(
         cluster=cluster,
         label=view.models.labels.get(cluster),
@@ -219,6 +232,10 @@ def _row(desk: Desk, view: View, model: Model, label: int, gained: NDArray[np.in
         spread=desk.spreads().get(cluster),
         shift=shift if np.isfinite(shift) else None,
         growth=int(gained[label]),
+        x=x,
+        y=y,
+        drift=desk.drifts().get(cluster),
+        state="live" if size else "empty",
         exemplar=None if exemplar is None else text_of(exemplar),
         born_at=None if origin is None else timestamp(origin.born_at_ms),
         parents=[] if origin is None else list(origin.parents),

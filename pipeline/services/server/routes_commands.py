@@ -32,7 +32,7 @@ from pipeline.services.server.pages import Cursors
 from pipeline.services.server.problems import ProblemError, faulty
 from pipeline.services.server.replies import as_of, reply
 from pipeline.services.server.routes_clusters import ClusterId
-from pipeline.services.server.shapes import JobPage, JobReply
+from pipeline.services.server.shapes_whole import JobPage, JobReply
 from pipeline.state.view_events import Asked
 
 MAX_TEXT: Final = 500

@@ -66,6 +66,7 @@ def router(desk: Desk, cursors: Cursors) -> APIRouter:
                 partition=place.partition,
                 offset=place.offset,
                 changes=[change_row(kept) for kept in changes],
+                metadata=view.items.metadata.get(view.items.find(key)),
                 as_of=as_of(view),
             )
             return reply(request, body)

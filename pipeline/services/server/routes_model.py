@@ -11,13 +11,13 @@ from pipeline.messages.manifest import Manifest
 from pipeline.services.server.asking import model_of
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.replies import as_of, reply
-from pipeline.services.server.shapes import (
+from pipeline.services.server.shapes import Version
+from pipeline.services.server.shapes_whole import (
     ModelReply,
     ModelRow,
     ModelsReply,
     PartitionRow,
     StatsReply,
-    Version,
 )
 from pipeline.state.view import View
 
@@ -70,6 +70,8 @@ def totals(desk: Desk, view: View) -> StatsReply:
     clusters = () if view.model is None else view.model.manifest.clusters
     sizes = view.items.counts(clusters)
     trend = view.series.trend("5m", int(desk.now() * 1000), len(view.names))
+    shown = desk.rates.quantiles_s(0.5, 0.99)
+    n_open, limit = desk.descriptors or (None, None)
     delays = np.array(view.delays_ms, np.float64) / 1000.0
     return StatsReply(
         items=len(view.items),
@@ -77,11 +79,17 @@ def totals(desk: Desk, view: View) -> StatsReply:
         clusters_live=int((sizes > 0).sum()),
         # gains of no cluster are removals: so this is every event
         changes_per_s=float(trend.gained.sum()) / RATE_S,
+        events_per_s=desk.rates.events_per_s,
         model=None if view.model is None else Version(*view.version),
         vectors=desk.search is not None,
         lag_records=dict(desk.lags),
+        lag_s=round(desk.lag_s, 3),
         delay_p50_s=float(np.quantile(delays, 0.5)) if len(delays) else None,
         delay_p99_s=float(np.quantile(delays, 0.99)) if len(delays) else None,
+        end_to_end_p50_s=shown[0],
+        end_to_end_p99_s=shown[1],
+        descriptors_open=n_open,
+        descriptors_limit=limit,
         partitions=_partitions(view),
         as_of=as_of(view),
     )

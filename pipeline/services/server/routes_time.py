@@ -28,7 +28,7 @@ from pipeline.services.server.pages import Cursors
 from pipeline.services.server.problems import faulty
 from pipeline.services.server.replies import as_of, reply
 from pipeline.services.server.routes_clusters import ClusterId
-from pipeline.services.server.shapes import (
+from pipeline.services.server.shapes_whole import (
     Bucket,
     DriftBoardReply,
     FlowRow,

@@ -6,7 +6,9 @@ whose name is a word of Python has an underscore behind it here, and none on the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+MetadataValue = str | bool | int | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +17,18 @@ class Version:
 
     epoch: int
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Who asks."""
+
+    auth: str
+    """none: nobody needs a token; bearer."""
+    name: str | None
+    """Of the token; null: none was shown."""
+    scopes: list[str]
+    """read, write: what may be done with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,14 @@ class Cluster:
     """How far the centroid is from where it was fitted, in units of the spread at the fit."""
     growth: int
     """Gained less lost within the last hour."""
+    x: float | None
+    """Its place on the map, within [-1, 1]; null: it has none yet."""
+    y: float | None
+    drift: float | None
+    """The largest statistic of its signals, in thresholds: from 1 on an alarm stands. Null: there
+    was never one."""
+    state: str
+    """live, or empty: without items."""
     exemplar: str | None
     """A typical item: the nearest."""
     born_at: str | None
@@ -71,6 +93,10 @@ class ClusterReply:
     spread: float | None
     shift: float | None
     growth: int
+    x: float | None
+    y: float | None
+    drift: float | None
+    state: str
     exemplar: str | None
     born_at: str | None
     parents: list[str]
@@ -96,6 +122,8 @@ class Member:
     item: str
     distance: float
     """To the centroid, when it was assigned."""
+    metadata: dict[str, MetadataValue]
+    """What its record says beside the vector; empty where this server keeps no vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +201,7 @@ class ItemReply:
     """The record that put it there."""
     changes: list[Change]
     """The newest of those that are kept."""
+    metadata: dict[str, MetadataValue]
     as_of: str | None
 
 
@@ -185,6 +214,7 @@ class NearItem:
     distance: float
     similarity: float
     """Under cosine its cosine; else 1 / (1 + distance)."""
+    metadata: dict[str, MetadataValue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +223,9 @@ class NearItems:
 
     items: list[NearItem]
     index: str
-    """By what they were found: exact."""
+    """By what they were found: exact, or faiss, which finds most of the nearest."""
     nprobe: int | None
+    """The effort of that search; null: exact."""
     as_of: str | None
 
 
@@ -208,225 +239,4 @@ class AssignReply:
     margin: float | None
     confidence: float
     model: Version
-    as_of: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Trend:
-    """What a window did to a cluster."""
-
-    cluster: str
-    label: str | None
-    size: int
-    gained: int
-    lost: int
-    net: int
-    expected: float
-    """What its own past would have brought in as long a time."""
-    score: float
-    """How unlike its past the gain is, in standard deviations of a Poisson count."""
-    sparkline: list[int]
-    """Net of each minute or hour of the window, the oldest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trends:
-    """Clusters, the strongest first."""
-
-    window: str
-    by: str
-    counted_since: str | None
-    """From when on changes are counted; null: since the first there was."""
-    items: list[Trend]
-    as_of: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class FlowRow:
-    """How many items went from one cluster to another."""
-
-    from_: str
-    to: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Flows:
-    """Flows, the strongest first."""
-
-    window: str
-    items: list[FlowRow]
-    as_of: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """A minute or an hour of a cluster."""
-
-    begins_at: str
-    gained: int
-    lost: int
-    size: int
-    """At its end."""
-
-
-@dataclass(frozen=True, slots=True)
-class LifecycleRow:
-    """What happened to a cluster, or to the model as a whole."""
-
-    id: str
-    type: str
-    cluster: str | None
-    parents: list[str]
-    children: list[str]
-    size: int | None
-    model: Version
-    similarity: float | None
-    label: str | None
-    command: str | None
-    reason: str | None
-    inertia_before: float | None
-    inertia_after: float | None
-    moved: float | None
-    occurred_at: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LifecyclePage:
-    """Lifecycle events, the newest first."""
-
-    items: list[LifecycleRow]
-    next_cursor: str | None
-    as_of: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SignalPage:
-    """Alarms, the newest first."""
-
-    items: list[Signal]
-    next_cursor: str | None
-    as_of: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class DriftBoardReply:
-    """The last word on every signal that there was an alarm of, and how far centroids are."""
-
-    signals: list[Signal]
-    shifts: dict[str, float]
-    """Cluster -> `Cluster.shift`, where it is known."""
-    as_of: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TimelineReply:
-    """A cluster over time."""
-
-    cluster: str
-    bucket_s: int
-    sizes: list[Bucket]
-    lifecycle: list[LifecycleRow]
-    alarms: list[Signal]
-    as_of: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRow:
-    """A model, as its manifest says it."""
-
-    epoch: int
-    revision: int
-    metric: str
-    dimensions: int
-    embedding_model: str | None
-    clusters: int
-    fitted_items: int
-    fitted_inertia: float
-    created_at: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelReply:
-    """The newest model."""
-
-    epoch: int
-    revision: int
-    metric: str
-    dimensions: int
-    embedding_model: str | None
-    clusters: list[str]
-    fitted_items: int
-    fitted_inertia: float
-    digest: str
-    created_at: str | None
-    as_of: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelsReply:
-    """The last revision of every epoch that is kept, the newest first."""
-
-    items: list[ModelRow]
-    as_of: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionRow:
-    """How far a partition is."""
-
-    partition: int
-    next_offset: int
-    """What is below it was applied, and shows."""
-    members: int | None
-    """As its owner told it last."""
-    model: Version | None
-    """To which it is swept."""
-
-
-@dataclass(frozen=True, slots=True)
-class StatsReply:
-    """Totals."""
-
-    items: int
-    clusters: int
-    clusters_live: int
-    changes_per_s: float
-    """Over the last five minutes."""
-    model: Version | None
-    vectors: bool
-    """Whether they are kept, so whether similar items can be asked for."""
-    lag_records: dict[str, int]
-    """Topic -> records that the view is behind."""
-    delay_p50_s: float | None
-    """From a record's time to that of its event, over the newest events."""
-    delay_p99_s: float | None
-    partitions: list[PartitionRow]
-    as_of: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class JobReply:
-    """A command, and what came of it."""
-
-    id: str
-    kind: str
-    state: str
-    """queued, succeeded, failed."""
-    requested_by: str | None
-    asked_at: str | None
-    finished_at: str | None
-    result: list[LifecycleRow] = field(default_factory=list)
-    """The events that it caused."""
-    problem: str | None = None
-    """Why it was not carried out."""
-    as_of: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """Commands, the newest first."""
-
-    items: list[JobReply]
-    next_cursor: str | None
     as_of: str | None

@@ -103,8 +103,11 @@ class Client:
     n_dropped: int = 0
 
 
-def hello(client_id: str, version: str) -> Out:
-    """What a client is told first."""
+def hello(client_id: str, version: str, resume: str = "") -> Out:
+    """What a client is told first; ``resume``: from where it is told events, if it asked already.
+
+    Who loses the connection before the first event would not know where to go on.
+    """
     body = {
         "type": "hello",
         "protocol": PROTOCOL,
@@ -117,7 +120,9 @@ def hello(client_id: str, version: str) -> Out:
             "heartbeat_s": HEARTBEAT_S,
         },
     }
-    return Out(json_bytes(body))
+    if resume:
+        body["resume"] = resume
+    return Out(json_bytes(body), resume)
 
 
 def state_frame(feed: Feed, frame: Frame) -> Out:

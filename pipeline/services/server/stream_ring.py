@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 CHANGES: Final = "changes"
 LIFECYCLE: Final = "lifecycle"
@@ -37,6 +37,8 @@ class Told(NamedTuple):
     """Those it is about; none: the whole model, or all of them."""
     body: bytes
     """JSON in one line, as it stands in the topic."""
+    metadata: Mapping[str, Any] | None = None
+    """Of a change, if it carries any along."""
 
 
 class _Lane:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from pipeline.services.server.desk import Desk
 from pipeline.services.server.replies import as_of, told
 from pipeline.services.server.routes_clusters import growths
 from pipeline.services.server.routes_model import totals
+
+NO_PLACE: Final = (None, None)
 
 
 class Sample(NamedTuple):
@@ -36,6 +38,7 @@ def sample(desk: Desk) -> Sample:
         gained = growths(desk, view, model).tolist()
         shifts, spreads = desk.shifts(model), desk.spreads()
         is_known = np.isfinite(shifts).tolist()
+        places, drifts = desk.places, desk.drifts()
         rows = {
             cluster: json_bytes(
                 {
@@ -45,10 +48,20 @@ def sample(desk: Desk) -> Sample:
                     "spread": spreads.get(cluster),
                     "shift": shift if is_finite else None,
                     "growth": growth,
+                    "x": place[0],
+                    "y": place[1],
+                    "drift": drifts.get(cluster),
+                    "state": "live" if size else "empty",
                 }
             )
-            for cluster, size, growth, shift, is_finite in zip(
-                clusters, sizes, gained, shifts.tolist(), is_known, strict=True
+            for cluster, size, growth, shift, is_finite, place in zip(
+                clusters,
+                sizes,
+                gained,
+                shifts.tolist(),
+                is_known,
+                (places.get(cluster, NO_PLACE) for cluster in clusters),
+                strict=True,
             )
         }
         return Sample(view.version, as_of(view), rows, stats)

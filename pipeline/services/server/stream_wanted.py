@@ -9,6 +9,7 @@ from typing import Any, Final
 from pipeline.messages.events import ChangeType, LifecycleType
 from pipeline.services.server.problems import faulty
 from pipeline.services.server.stream_ring import CHANGES, DRIFT, EVENT_CHANNELS, Told
+from pipeline.state.view_metadata import is_value
 
 CLUSTERS: Final = "clusters"
 STATS: Final = "stats"
@@ -21,7 +22,7 @@ MAX_NAMES: Final = 200
 """In one filter."""
 MAX_NAME: Final = 512
 _FIELDS: Final = frozenset({"type", "id", "channels", "rate_hz", "filter", "resume"})
-_FILTERS: Final = ("items", "clusters", "types")
+_FILTERS: Final = ("items", "clusters", "types", "where")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Wanted:
     """Of changes only."""
     clusters: frozenset[str] = frozenset()
     types: frozenset[str] = frozenset()
+    where: frozenset[tuple[str, str]] = frozenset()
+    """Of changes only: keys and texts of values that their metadata has, all of them."""
     rate_hz: float = DEFAULT_RATE_HZ
 
     def takes(self, told: Told) -> bool:
@@ -43,6 +46,12 @@ class Wanted:
             return False
         if told.channel == CHANGES and self.items and told.item not in self.items:
             return False
+        if told.channel == CHANGES and self.where:
+            metadata = told.metadata or {}
+            if not all(
+                key in metadata and is_value(metadata[key], text) for key, text in self.where
+            ):
+                return False
         if self.clusters and told.clusters:
             return not self.clusters.isdisjoint(told.clusters)
         return True
@@ -114,7 +123,15 @@ def _wanted(
     found = {name: _names(filters[name], f"{filter_place}/{name}") for name in _FILTERS}
     if not found["types"] <= TYPES:
         raise faulty(f"{filter_place}/types", f"must be some of {', '.join(sorted(TYPES))}")
-    return Wanted(names, found["items"], found["clusters"], found["types"], float(rate_hz))
+    where = set()
+    for text in found["where"]:
+        key, colon, value = text.partition(":")
+        if not key or not colon:
+            raise faulty(f"{filter_place}/where", "must be <key>:<value>")
+        where.add((key, value))
+    return Wanted(
+        names, found["items"], found["clusters"], found["types"], frozenset(where), float(rate_hz)
+    )
 
 
 def _names(told: Any, place: str) -> frozenset[str]:

@@ -236,7 +236,7 @@ class Streams:
     # --- writing ---------------------------------------------------------------------------
 
     async def _write(self, client: Client) -> None:
-        await self._send(client, hello(client.id, self._version))
+        await self._send(client, hello(client.id, self._version, self._first_token(client)))
         while True:
             client.wake.clear()
             if self._is_draining:
@@ -256,6 +256,14 @@ class Streams:
             pause_s = client.sent_at + GATHER_S - self._clock()
             if pause_s > 0.0:
                 await asyncio.sleep(pause_s)
+
+    def _first_token(self, client: Client) -> str:
+        """Of the subscription that a client of server-sent events comes with."""
+        feed = client.feeds.get("")
+        if feed is None or not feed.events.wanted.events:
+            return ""
+        with self._lock:
+            return self._hub.token(feed.events)
 
     async def _send(self, client: Client, out: Out) -> None:
         try:
@@ -368,7 +376,8 @@ def _events(news: News) -> Sequence[Told]:
     told: list[Told] = []
     for change, record in zip(news.changes, news.records, strict=False):
         ends = tuple(c for c in (change.from_cluster, change.to_cluster) if c is not None)
-        told.append(_told(CHANGES, record, str(change.type), change.item, ends))
+        one = _told(CHANGES, record, str(change.type), change.item, ends)
+        told.append(one if change.metadata is None else one._replace(metadata=change.metadata))
     for event, record in zip(news.lifecycle, news.records, strict=False):
         about = (*filter(None, [event.cluster]), *event.parents, *event.children)
         told.append(_told(LIFECYCLE, record, str(event.type), None, about))

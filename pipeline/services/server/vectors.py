@@ -8,10 +8,11 @@ read again once the waiting ones are claimed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.errors import RecordError
-from pipeline.messages.codec import decode, decode_vectors
+from pipeline.messages.codec import decode, decode_vectors, record_metadata
 from pipeline.messages.embedding import successor_item, without_next
 from pipeline.messages.records import Record
 from pipeline.services.server.desk import Desk
@@ -43,7 +44,7 @@ class VectorFollower:
         items = desk.view.items
         with desk.changed:
             items.forget_vectors(desk.embedding.dimensions)
-            desk.search = ExactSearch(items)
+            desk.search, desk.graph, desk.graphs = ExactSearch(items), None, ()
         self._copies = broker.reader(desk.topics.vectors)
         self._input = broker.reader(desk.topics.input) if is_compacted else None
         self._waiting: dict[int, dict[int, Record]] = {}
@@ -57,6 +58,9 @@ class VectorFollower:
         """Partition -> the first offset that was passed over for want of room."""
         self._seen: dict[int, int] = {}
         """Partition -> the newest offset assigned when rows were dropped last."""
+        self._read_to: Mapping[int, int] = {}
+        """Partition of the input -> what is below was taken in, or passed over."""
+        desk.holds = self._holds
 
     @property
     def at_end(self) -> bool:
@@ -64,6 +68,11 @@ class VectorFollower:
         if self._is_over:
             return True
         return self._copies.at_end and (self._input is None or self._input.at_end)
+
+    @property
+    def positions(self) -> Mapping[int, int]:
+        """How far the copies are read."""
+        return self._copies.positions
 
     def step(self) -> int:
         """Take the next rows in; how many there were."""
@@ -73,6 +82,11 @@ class VectorFollower:
         if self._input is not None:
             self._reopen()
             n += self._take_input(self._input.read(SLICE_RECORDS, timeout_s=0.0))
+            read_to = self._input.positions
+            if read_to != self._read_to:
+                with self._desk.changed:
+                    self._read_to = read_to
+                    self._desk.changed.notify_all()
         n += self._take_copies(self._copies.read(SLICE_RECORDS, timeout_s=0.0))
         return n
 
@@ -97,6 +111,13 @@ class VectorFollower:
                     claimed.append(found)
         self._give_copies(copies)
         self._give(claimed)
+
+    def _holds(self, partition: int, offset: int) -> bool:
+        """See `pipeline.services.server.desk.Desk.holds`."""
+        if self._is_over or self._input is None:
+            return True
+        is_read = self._read_to.get(partition, 0) > offset
+        return is_read and self._held.get(partition, 2**63) > offset
 
     def close(self) -> None:
         """Free the readers."""
@@ -155,8 +176,10 @@ class VectorFollower:
         starts = {**self._input.positions, **roomy}
         self._input.close()
         self._input = self._broker.reader(self._desk.topics.input, starts)
-        for partition in roomy:
-            del self._held[partition]
+        with self._desk.changed:
+            self._read_to = starts  # what is read again is not there yet
+            for partition in roomy:
+                del self._held[partition]
 
     def _give(self, records: Sequence[Record]) -> None:
         if not records:
@@ -164,10 +187,12 @@ class VectorFollower:
         items = self._desk.view.items
         newest = {record.key: record for record in records}  # of one item the last one counts
         batch = decode(list(newest.values()), self._policy, self._desk.limits)
-        keys = [key for key, row in zip(newest, batch.rows.tolist(), strict=True) if row >= 0]
-        rows = items.give([key for key in keys if key is not None], batch.vectors, are_copies=False)
-        assert self._desk.search is not None
-        self._desk.search.note(rows)
+        good = [i for i, row in enumerate(batch.rows.tolist()) if row >= 0]
+        named = list(newest)
+        rows = items.give([named[i] or b"" for i in good], batch.vectors, are_copies=False)
+        for i, row in zip(good, rows.tolist(), strict=True):
+            items.metadata.put(row, batch.metadata.get(i, {}))
+        self._desk.noted(rows)
         self._check_room()
 
     # --- copies -------------------------------------------------------------------
@@ -202,8 +227,9 @@ class VectorFollower:
             except RecordError:
                 continue  # of another embedding model
             rows = items.give([record.key or b""], vectors, are_copies=True)
-            assert self._desk.search is not None
-            self._desk.search.note(rows)
+            for row in rows.tolist():
+                items.metadata.put(row, _metadata_of(record))
+            self._desk.noted(rows)
         self._check_room()
 
     def _check_room(self) -> None:
@@ -213,8 +239,16 @@ class VectorFollower:
         if n_bytes <= policy.max_vector_bytes:
             return
         self._is_over = True
-        self._desk.search = None
+        self._desk.search, self._desk.graph, self._desk.graphs = None, None, ()
         items.forget_vectors(0)
         items.vector_offsets[:] = NO_VECTOR
         self._waiting, self._early, self._n_bytes = {}, {}, Counter()
         get_logger().warning("vectors_left_out", bytes=n_bytes, limit=policy.max_vector_bytes)
+
+
+def _metadata_of(record: Record) -> Mapping[str, Any]:
+    """What stands beside a copy: the keys that events carry along."""
+    try:
+        return record_metadata(record) or {}
+    except RecordError:
+        return {}

@@ -84,6 +84,8 @@ class Site:
         idle = 0
         while idle < 3:
             idle = 0 if self.server.follower.step() else idle + 1
+            if idle == 2:
+                self.server.positions.turn()
             self.server._reports.stepped(self.server.desk, self.server.follower)
 
     def settle(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,26 @@ def test_rows_that_run_ahead_of_the_assigners_are_not_lost(monkeypatch, room):
 
     assert held(site) == truth(site)
     assert not follower._held
+
+
+def is_fresh(site):
+    site.server._reports._gauges_at = float("-inf")  # it looks once a second
+    with suppress(TransientError):
+        site.server.step()
+    (fresh,) = [check.ok for check in site.health.ready() if check.name == "fresh"]
+    return fresh
+
+
+def test_a_view_that_is_cut_off_from_the_broker_is_not_ready_for_ever(make_site):
+    site = make_site()
+    assert is_fresh(site)
+    site.world.broker.is_away = True
+    assert is_fresh(site)
+    site.ticks += 31.0
+    assert not is_fresh(site)
+    site.world.broker.is_away = False
+    site.follow()
+    assert is_fresh(site)
 
 
 def test_an_outage_of_the_broker_loses_nothing(make_site):
@@ -104,3 +126,42 @@ def test_gauges_tell_what_the_view_holds(make_site):
     assert "\neddy_view_items 80.0" in told
     assert 'eddy_search_duration_seconds_count{index="exact"} 1.0' in told
     assert "eddy_model_epoch 1.0" in told
+
+
+def test_a_removal_does_not_show_before_its_item_is_gone(make_site, monkeypatch):
+    """Topics are read side by side: the event is here long before the tombstone is."""
+    site = make_site()
+    topics, log = site.world.topics, site.world.broker
+    for i in range(30):  # of the same partition, and where they are: no events
+        put(site.world, i, CORNERS[i % 4])
+    offset = log.append(topics.input, 0, b"item-0", None, (), 1)
+    site.world.settle()
+    monkeypatch.setattr("pipeline.services.server.following.SLICE_RECORDS", 1)
+    view, follower, n_early = site.server.desk.view, site.server.follower, 0
+
+    while view.next_offset(0) <= offset:
+        assert follower.step() or follower._fences._fences
+        if view.next_offset(0) > offset:
+            assert view.items.find(b"item-0") < 0
+        n_early += view.claims[0] > offset and view.items.find(b"item-0") >= 0
+
+    assert n_early > 3  # negative control: somebody said so before it was true
+    assert site.server.desk.reached(0, offset, 0.0)
+
+
+def test_a_record_does_not_show_before_its_vector_is_here(make_site, monkeypatch):
+    site = make_site()
+    for i in range(30):
+        put(site.world, i, CORNERS[i % 4])
+    site.world.settle()
+    ends = site.world.broker.ranges(site.world.topics.input)
+    monkeypatch.setattr("pipeline.services.server.vectors.SLICE_RECORDS", 1)
+    desk, n_waits = site.server.desk, 0
+
+    for partition, found in ends.items():
+        while not desk.reached(partition, found.high - 1, 0.0):
+            n_waits += desk.view.next_offset(partition) >= found.high
+            site.server.follower.step()
+
+    assert n_waits > 3  # negative control: it was assigned, and nothing else was awaited
+    assert held(site) == truth(site)

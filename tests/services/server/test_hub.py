@@ -41,6 +41,7 @@ WANTED = st.builds(
     items=st.frozensets(st.sampled_from(["a", "b"]), max_size=1),
     clusters=st.frozensets(CLUSTERS, max_size=2),
     types=st.frozensets(st.sampled_from(["assigned", "born", "drift"]), max_size=2),
+    where=st.frozensets(st.sampled_from([("x", "a"), ("x", "b")]), max_size=1),
 )
 
 
@@ -52,7 +53,8 @@ def log_of(facts, gaps=()):
         offset = heads.get(lane, 0) + (n in gaps)
         heads[lane] = offset + 1
         body = json.dumps({"n": n}).encode()
-        told.append(Told(0, channel, partition, offset, kind, item, clusters, body))
+        metadata = {"x": item} if item in ("a", "b") else None
+        told.append(Told(0, channel, partition, offset, kind, item, clusters, body, metadata))
     return told
 
 
