@@ -1,0 +1,190 @@
+// The map: clusters as bubbles on a canvas. What is drawn eases within 300 ms from what was to
+// what is; the loop rests while nothing moves.
+
+import { byId, h } from "./dom.js";
+import { figure, plural, signed } from "./format.js";
+import { Flights } from "./flights.js";
+import { chosen, placed, spread } from "./layout.js";
+import { labelled } from "./labels.js";
+import { readColours, swatch } from "./look.js";
+import * as paint from "./paint.js";
+import { nameOf, on, shown, store, tell } from "./store.js";
+
+const EASE_MS = 300;
+const MAX_ARCS = 14;
+const MAX_RATIO = 2; // device pixels a pixel
+
+const canvas = byId("map");
+const context = canvas.getContext("2d");
+const tip = byId("tip");
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const flights = new Flights();
+const frames = []; // [ms since the last, ms of drawing]
+
+let width = 0;
+let height = 0;
+let spots = []; // where bubbles go: {id, row, x, y, r, ax, ay, from: {x, y, r}}
+let drawn = new Map(); // id -> {id, row, x, y, r}: where they are now
+let names = []; // labels
+let easedAt = -Infinity;
+let asked = 0;
+let last = 0;
+
+export function start(open) {
+  readColours();
+  new ResizeObserver(resize).observe(canvas.parentElement);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    readColours();
+    tell("theme");
+    draw();
+  });
+  on("clusters", arrange);
+  on("facts", relabel);
+  on("flows", draw);
+  on("focus", draw);
+  on("changes", (changes) => {
+    if (store.past || calm.matches || document.hidden) return;
+    flights.add(changes, performance.now());
+    draw();
+  });
+  on("past", () => flights.clear());
+  canvas.addEventListener("pointermove", (event) => event.pointerType === "touch" || point(event));
+  canvas.addEventListener("pointerleave", (event) => event.pointerType === "touch" || hover(null));
+  canvas.addEventListener("click", (event) => {
+    const found = at(event);
+    const isFirstTap = event.pointerType === "touch" && store.hovered !== found?.id; // says what it is
+    if (isFirstTap || !found?.id) hover(found);
+    else open(found.id);
+  });
+  resize();
+}
+
+/** For tests: what is on the map, and how long frames took since this was asked anew. */
+export const inspect = (isAnew = false) => ({
+  bubbles: spots.map(({ id, row, x, y, r }) => ({ id, size: row.size, x, y, r })),
+  drawn: [...drawn.values()].map(({ id, x, y, r }) => ({ id, x, y, r })),
+  labels: names.map(({ spot, lines }) => ({ id: spot.id, lines })),
+  flying: flights.count,
+  frames: isAnew ? frames.splice(0) : [...frames],
+  width,
+  height,
+});
+
+function resize() {
+  const ratio = Math.min(MAX_RATIO, devicePixelRatio || 1);
+  const box = canvas.parentElement.getBoundingClientRect();
+  if (!box.width || !box.height) return;
+  [width, height] = [Math.round(box.width), Math.round(box.height)];
+  canvas.width = width * ratio;
+  canvas.height = height * ratio;
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  spots = []; // another stage, another arrangement
+  arrange();
+}
+
+/** New rows: everybody gets a target, and starts from where it is drawn. */
+function arrange() {
+  if (!width) return;
+  const { rows, others } = chosen(shown());
+  const before = new Map(spots.map((spot) => [spot.id, spot]));
+  spots = spread(placed(others ? [...rows, others] : rows, width, height), before, width, height);
+  for (const spot of spots) {
+    const now = drawn.get(spot.id);
+    spot.from = now ? { x: now.x, y: now.y, r: now.r } : { x: spot.x, y: spot.y, r: 0 };
+  }
+  easedAt = performance.now();
+  relabel();
+}
+
+function relabel() {
+  context.font = paint.FONT;
+  names = labelled(context, spots, nameOf, width, height);
+  draw();
+}
+
+function draw() {
+  if (!asked) asked = requestAnimationFrame(frame);
+}
+
+function frame(now) {
+  asked = 0;
+  const began = performance.now();
+  const share = calm.matches ? 1 : Math.min(1, Math.max(0, (now - easedAt) / EASE_MS));
+  const eased = 1 - (1 - share) ** 3;
+  drawn = new Map();
+  for (const { id, row, x, y, r, from } of spots) {
+    const mix = (a, b) => a + (b - a) * eased;
+    drawn.set(id, { id, row, x: mix(from.x, x), y: mix(from.y, y), r: mix(from.r, r) });
+  }
+  const all = [...drawn.values()];
+  context.clearRect(0, 0, width, height);
+  if (!store.past) paint.arcs(context, store.flows.slice(0, MAX_ARCS), drawn);
+  paint.halos(context, all);
+  paint.bubbles(context, all, store);
+  paint.rings(context, all);
+  flights.draw(context, drawn, now);
+  paint.labels(
+    context,
+    names.map((name) => ({ ...name, spot: drawn.get(name.spot.id) ?? name.spot })),
+  );
+  if (all.length && !last) performance.mark("eddy-first-frame");
+  frames.push([now - last, performance.now() - began]);
+  if (frames.length > 600) frames.shift();
+  if (all.length) last = now;
+  if (share < 1 || flights.count) draw();
+}
+
+// --- pointing ------------------------------------------------------------------------------
+
+function at(event) {
+  const box = canvas.getBoundingClientRect();
+  const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+  const slack = event.pointerType === "touch" ? 10 : 4;
+  let best = null;
+  let nearest = Infinity;
+  for (const spot of drawn.values()) {
+    const far = Math.hypot(spot.x - x, spot.y - y) - spot.r;
+    if (far < slack && far < nearest) [best, nearest] = [spot, far];
+  }
+  return best;
+}
+
+function point(event) {
+  const found = at(event);
+  hover(found);
+  canvas.classList.toggle("pointing", Boolean(found?.id));
+}
+
+function hover(spot) {
+  const id = spot?.id || null;
+  if (store.hovered !== id) {
+    store.hovered = id;
+    tell("focus");
+  }
+  tip.hidden = !spot;
+  if (!spot) return;
+  const { row } = spot;
+  const lines = [
+    h("strong", {}, spot.id ? swatch(spot.id) : "", nameOf(spot.id) || row.label),
+    h("span", {}, `${plural(row.size, "item")}, ${signed(row.growth ?? 0)} in the hour`),
+  ];
+  if (row.drift != null) {
+    const words = row.drift >= 1 ? "drift alarm" : "of the drift threshold";
+    lines.push(
+      h(
+        "span",
+        {},
+        row.drift >= 1
+          ? `${words}: ${figure(row.drift)} × threshold`
+          : `${Math.floor(100 * row.drift)} % ${words}`,
+      ),
+    );
+  }
+  tip.replaceChildren(...lines);
+  const isRight = spot.x > width * 0.6;
+  const isLow = spot.y > height * 0.7;
+  tip.style.left = isRight ? "auto" : `${Math.round(spot.x + spot.r + 10)}px`;
+  tip.style.right = isRight ? `${Math.round(width - spot.x + spot.r + 10)}px` : "auto";
+  tip.style.top = isLow ? "auto" : `${Math.round(Math.max(6, spot.y - 20))}px`;
+  tip.style.bottom = isLow ? `${Math.round(height - spot.y - 20)}px` : "auto";
+}
