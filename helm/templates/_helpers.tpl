@@ -114,9 +114,11 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- else -}}
 {{- $_ := set $auth "allow_unauthenticated" true -}}
 {{- end -}}
+{{- $telemetry := dict "metrics_port" 9108 -}}
+{{- with $values.monitoring.tracing.endpoint }}{{ $_ := set $telemetry "tracing" (dict "endpoint" .) }}{{ end -}}
 {{- $derived := dict "kafka" $kafka "topics" $topics
     "state" (dict "directory" "/var/lib/eddy/state")
-    "telemetry" (dict "metrics_port" 9108)
+    "telemetry" $telemetry
     "server" (dict "host" "0.0.0.0" "port" 8080 "auth" $auth) -}}
 {{- mergeOverwrite (deepCopy $values.config) $derived | toYaml -}}
 {{- end }}

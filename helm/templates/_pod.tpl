@@ -190,9 +190,6 @@ volumeMounts: {{- include "eddy.mounts" . | nindent 2 }}
 {{- if and $root.Values.kafka.tls.enabled $root.Values.kafka.tls.existingSecret $root.Values.kafka.tls.keyPasswordKey }}
 - {name: EDDY_KAFKA__SSL__KEY__PASSWORD_FILE, value: /etc/eddy/secrets/kafka-tls/{{ $root.Values.kafka.tls.keyPasswordKey }}}
 {{- end }}
-{{- with $root.Values.monitoring.tracing.endpoint }}
-- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
-{{- end }}
 {{- with concat ($root.Values.global.extraEnv | default list) (.values.extraEnv | default list) }}
 {{ tpl (toYaml .) $root }}
 {{- end }}

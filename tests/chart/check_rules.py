@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.chart.chart import CHART, rendered
+from tests.chart.test_dashboards import asked
 from tests.chart.tools import promtool
 
 RULES = CHART / "files" / "rules.yaml"
@@ -42,8 +43,7 @@ def test_rules_are_still_rules_when_the_chart_has_rendered_them(tmp_path):
     "path", sorted((CHART / "dashboards").glob("*.json")), ids=lambda p: p.stem
 )
 def test_expressions_of_a_dashboard_parse(path, tmp_path):
-    panels = json.loads(path.read_text())["panels"]
-    expressions = [t["expr"] for panel in panels for t in panel.get("targets", [])]
+    expressions = [*asked(json.loads(path.read_text()))]
     plain = [e.replace("$__rate_interval", "5m").replace("$__range", "1h") for e in expressions]
     rules = [{"record": f"panel:{number}", "expr": e} for number, e in enumerate(plain)]
     groups = {"groups": [{"name": "panels", "rules": rules}]}

@@ -27,6 +27,7 @@ DERIVED: Final = (
     "instance",
     "state.directory",
     "telemetry.metrics_port",
+    "telemetry.tracing.endpoint",
     "server.host",
     "server.port",
 )

@@ -41,6 +41,15 @@ leaves the server out).
   begin with `<kafka.groupId>.` and `<topics.prefix>reclusterer`.
 - **Secrets** are files under `/etc/eddy/secrets`. After a change of an existing secret raise
   `secretRevision`. `kafka.config` refuses passwords and keys: it stands in a ConfigMap.
+- **First start.** The image holds Eddy's loops compiled for the kind of processor that it was built
+  on. On another kind every new pod compiles them first, for about a minute of a whole core: a
+  quarter of a core (`resources.requests.cpu`) keeps that well within the startup probe's 600 s.
+- **Fractions** are given in a file or by `--set-json`: what `--set` makes of `0.5` is text, and the
+  schema refuses it.
+- **Rights.** [rbac/installer.yaml](rbac/installer.yaml) is all that whoever installs needs in the
+  namespace. The namespace may enforce Pod Security `restricted`.
+- **What stays.** `helm uninstall` leaves the volumes of the assigners
+  (`persistence.retentionPolicy`), the pod of `helm test`, and all topics.
 - **Ports.** `http` 8080 (server), `ops` 9108 (probes and metrics, every service).
 
 ## Values
@@ -57,6 +66,6 @@ not show:
 - KEDA scaling on real lag, and the Prometheus and Strimzi operators taking up their objects;
 - pods on a real GPU node, MIG slices and resource claims;
 - an ingress controller or a gateway in front of streams;
-- traces: the variable of the OTLP exporter is set, and no service sends spans yet;
+- traces at a collector of your own: the tests receive them in a small one of theirs;
 - `kafka.sasl.mechanism: OAUTHBEARER` against a real provider.
 """

@@ -88,6 +88,7 @@ def test_everything_set_arrives(shown):
     assert found["clustering.clusters"]["value"] == "auto"
     assert found["recluster.min_gain"]["value"] == 0.001
     assert found["server.max_vector_bytes"]["value"] == 2**34
+    assert found["telemetry.tracing.endpoint"]["value"] == "http://collector:4318"
     assert found["telemetry.log_format"]["origin"] == "environment EDDY_TELEMETRY__LOG_FORMAT"
 
 

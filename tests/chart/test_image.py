@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from pipeline.kernels import shipped
 from tests.chart.chart import ROOT, rendered
 
 TEXT = (ROOT / "Containerfile").read_text(encoding="utf-8")
@@ -72,6 +75,16 @@ def test_packages_are_wheels_with_hashes_of_the_lock(flavour, lock):
     assert "--require-hashes --only-binary :all:" in installs[0]
     assert installs[0].endswith(f"-r /src/requirements{lock}.txt")
     assert "--no-deps --no-index" in installs[1]
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_compiled_loops_are_in_the_image_where_a_process_looks_for_them(flavour):
+    last = [line for line in lines_of(f"build-{flavour}") if line.startswith("RUN")][-1]
+    place = re.search(r"NUMBA_CACHE_DIR=(\S+) .*/opt/eddy/bin/python -m (\S+)", last)
+
+    assert place
+    assert place[1] == f"/opt/eddy/{shipped.FOLDER.relative_to(sys.prefix)}"
+    assert find_spec(place[2])
 
 
 def test_flavours_differ_by_their_lock_alone():

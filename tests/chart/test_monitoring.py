@@ -81,6 +81,8 @@ def expressions():
 def test_panel_asks_for_metrics_of_the_catalogue(where, expression):
     named = re.findall(r"\beddy_[a-z0-9_]+", expression)
 
-    known = set(CATALOGUE) | {f"{name}{end}" for name in CATALOGUE for end in ("_bucket", "_count")}
+    known = set(CATALOGUE) | {
+        f"{name}{end}" for name in CATALOGUE for end in ("_bucket", "_count", "_sum")
+    }
     assert named, where
     assert set(named) <= known, where

@@ -71,7 +71,7 @@ OTHER = {  # where another value of the same type is not enough
     "server.httpRoute.timeouts": {"request": "1s"},
     "monitoring.prometheusRule.disabled": ["EddyDeadLetters"],
     "monitoring.prometheusRule.runbookBaseUrl": "https://example.com",
-    "monitoring.tracing.endpoint": "http://collector:4317",
+    "monitoring.tracing.endpoint": "http://collector:4319",
     "networkPolicy.kafkaPorts": [9092, 9094],
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}],
     "config": {"clustering": {"clusters": 5}},
