@@ -18,16 +18,19 @@ import typer
 from rich.markup import escape
 
 from pipeline.cli.audit.report import show
+from pipeline.cli.beside import missing_library
 from pipeline.cli.context import Invocation, invocation
 from pipeline.cli.debian import RELEASES, Change, Packages, load
 from pipeline.cli.demo_story import Story
+from pipeline.cli.options import flag
 from pipeline.cli.output import err, out, printable, progress, waiting
+from pipeline.cli.page import open_page
 from pipeline.cli.replay import Replay, StoppedError
 from pipeline.cli.scenery import scenery
 from pipeline.cli.signals import stop_event
 from pipeline.cli.verify import verify
 from pipeline.config import assigner_group
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, UsageError
 
 app = typer.Typer(add_completion=False)
 
@@ -43,6 +46,9 @@ def demo(
     rate: Annotated[
         int, typer.Option("--rate", min=1, help="Changes a second, after the first release.")
     ] = 500,
+    page: Annotated[
+        bool, flag("--page", help="Show it in a browser, too; Ctrl-C ends it then.")
+    ] = False,
 ) -> int:
     """Replay a real stream through everything, and see what happened.
 
@@ -51,6 +57,9 @@ def demo(
     made on it.
     """
     asked = invocation(ctx)
+    library = missing_library() if page else None
+    if library is not None:
+        raise UsageError(f"--page needs {library}: pip install 'eddy-stream[server]'")
     packages = load()
     story = Story(packages)
     last_words: deque[str] = deque(maxlen=8)
@@ -58,9 +67,17 @@ def demo(
         try:
             story.opening()
             started = time.monotonic()
-            with scenery(asked, packages, last_words, n_clusters=N_CLUSTERS) as found:
+            with scenery(
+                asked, packages, last_words, n_clusters=N_CLUSTERS, has_page=page
+            ) as found:
                 story.started(found, asked.config, time.monotonic() - started)
-                return _play(asked, packages, story, rate, stop, found.services.check)
+                if found.page is not None:
+                    open_page(found.page, stop)
+                code = _play(asked, packages, story, rate, stop, found.services.check)
+                if found.page is not None and out.is_terminal:
+                    story.staying(found.page)
+                    found.services.wait(stop)
+                return code
         except StoppedError:
             err.print("stopped; everything that was started is ended")
             return _INTERRUPTED

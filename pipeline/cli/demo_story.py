@@ -58,14 +58,22 @@ class Story:
         """What runs now."""
         is_ours = found.is_own_broker
         broker = f"Apache Kafka {KAFKA_VERSION}, in a scratch folder" if is_ours else "your broker"
-        names = " and ".join(found.services.names)
+        *names, last = found.services.names
         _say()
         _say(
-            f"[bold]{broker}[/] at {found.address}: {len(config.topics.names)} topics, {names} "
+            f"[bold]{broker}[/] at {found.address}: {len(config.topics.names)} topics, "
+            f"{', '.join(names)} and {last} "
             f"[dim]({seconds:.1f} s)[/]"
         )
         if not is_ours:
             _say(f"  its topics begin with {escape(config.topics.prefix)} and stay there")
+        if found.page is not None:
+            _say(f"  the page, live: [bold]{found.page}[/]")
+
+    def staying(self, page: str) -> None:
+        """The replay is over, and somebody looks at the page."""
+        _say()
+        _say(f"The page stays at [bold]{page}[/] until Ctrl-C.")
 
     def chapter(self, title: str, *, is_first: bool) -> None:
         """A release begins."""

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
 import typer
@@ -175,15 +176,20 @@ def _state(config: Config) -> Iterator[Finding]:
     if directory is None:
         yield Finding(_OK, "state", "no folder: state is read back from the topics at every start")
         return
-    if not os.path.isdir(directory):
-        yield Finding(_BAD, "state", f"{directory} is no folder: make it, or mend state.directory")
+    # an assigner makes it, and the folders above it
+    there = Path(directory)
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        yield Finding(_BAD, "state", f"{there} is no folder: move it, or mend state.directory")
         return
-    if not os.access(directory, os.W_OK):
-        yield Finding(_BAD, "state", f"{directory} cannot be written by this user")
+    if not os.access(there, os.W_OK):
+        yield Finding(_BAD, "state", f"{there} cannot be written by this user")
         return
-    free = shutil.disk_usage(directory).free
+    free = shutil.disk_usage(there).free
     state = _NOTE if free < _LOW_DISK_BYTES else _OK
-    yield Finding(state, "state", f"{directory}, {free / 2**30:.1f} GiB free")
+    made = "" if there == Path(directory) else ", which an assigner makes"
+    yield Finding(state, "state", f"{directory}{made}, {free / 2**30:.1f} GiB free")
 
 
 def _memory(config: Config) -> Iterator[Finding]:

@@ -70,6 +70,7 @@ VERBS: Final = {
     "clusters": Verb(
         "clusters", "List the clusters as they are now, or show one with its items.", _LOOK
     ),
+    "top": Verb("top", "Watch the clusters live: sizes, growth, drift, lag, alarms.", _LOOK),
     "export": Verb("export", "Write items or clusters to a file, as they are now.", _LOOK),
     "dlq": Verb("dlq", "Look at the records that could not be used, and send them again.", _LOOK),
     "verify": Verb("verify", "Read the topics and check the promises.", _LOOK),

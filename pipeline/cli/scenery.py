@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pipeline.cli.beside import server_beside
 from pipeline.cli.broker import own_broker, say
 from pipeline.cli.children import Services, service_commands
 from pipeline.cli.context import Invocation
@@ -23,6 +24,8 @@ class Scenery:
     address: str
     is_own_broker: bool
     services: Services
+    page: str | None
+    """Its address, where a server was asked for."""
 
 
 @contextmanager
@@ -33,6 +36,7 @@ def scenery(
     *,
     n_clusters: int,
     metric: Metric = "cosine",
+    has_page: bool = False,
 ) -> Iterator[Scenery]:
     """Start it all; ``asked`` is set up for it. It ends, and a broker of ours goes, at the end.
 
@@ -52,8 +56,13 @@ def scenery(
         def listen(name: str, line: str) -> None:
             last_words.append(f"{name}: {line}")
 
-        with Services(service_commands(asked.flags), on_line=listen) as services:
-            yield Scenery(address, running is not None, services)
+        commands: dict[str, Sequence[str]] = dict(service_commands(asked.flags))
+        page = None
+        if has_page:
+            server = server_beside(asked.config, asked.flags)
+            commands["server"], page = server.command, f"{server.url}/"
+        with Services(commands, on_line=listen) as services:
+            yield Scenery(address, running is not None, services, page)
 
 
 def _settings(packages: Packages, n_clusters: int, metric: Metric) -> dict[str, str]:

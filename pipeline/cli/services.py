@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import time
+from collections.abc import Callable
 
 import typer
 
@@ -13,7 +15,9 @@ from pipeline.errors import UsageError
 from pipeline.kernels.contract import Kernels
 from pipeline.services import launch
 from pipeline.services.allocator import bound_what_is_kept
+from pipeline.state import ids, neighbours
 from pipeline.streams.contract import Broker
+from pipeline.telemetry.health import Health
 from pipeline.telemetry.logs import get_logger
 
 assigner = typer.Typer(add_completion=False)
@@ -30,7 +34,9 @@ def run_assigner(ctx: typer.Context) -> None:
     bound_what_is_kept()
     asked = invocation(ctx)
     with stop_event() as stop:
-        launch.run_assigner(*_parts(asked, "assigner"), stop=stop)
+        told = Survived()
+        parts = _parts(asked, "assigner", told)
+        launch.run_assigner(*parts, stop=stop, on_health=told.attend)
 
 
 @reclusterer.command("reclusterer")
@@ -42,7 +48,9 @@ def run_reclusterer(ctx: typer.Context) -> None:
     bound_what_is_kept()
     asked = invocation(ctx)
     with stop_event() as stop:
-        launch.run_reclusterer(*_parts(asked, "reclusterer"), stop=stop)
+        told = Survived()
+        parts = _parts(asked, "reclusterer", told)
+        launch.run_reclusterer(*parts, stop=stop, on_health=told.attend)
 
 
 @server.command("server")
@@ -62,14 +70,36 @@ def run_server(ctx: typer.Context) -> None:
             f"eddy server needs {error.name}: pip install 'eddy-stream[server]'"
         ) from error
     with stop_event() as stop:
-        launch_server.run_server(*_parts(asked, "server"), stop=stop)
+        # its loop waits for no broker: threads of their own do
+        parts = _parts(asked, "server", Survived())
+        neighbours.warm_up()
+        launch_server.run_server(*parts, stop=stop)
 
 
-def _parts(asked: Invocation, service: str) -> tuple[Config, Broker, Kernels]:
+class Survived:
+    """Told what a client survives by itself, by the loop that waits for it meanwhile.
+
+    So the loop is alive: a commit is tried again for minutes, and no probe shall end a process
+    because its broker is away.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._health: Health | None = None
+
+    def attend(self, health: Health) -> None:
+        """What is told from now on is a sign of life."""
+        self._health = health
+
+    def __call__(self, code: str, message: str) -> None:
+        if self._health is not None:
+            self._health.beat(self._clock())
+        get_logger().warning("kafka_error", code=code, problem=message, retriable=True)
+
+
+def _parts(asked: Invocation, service: str, told: Survived) -> tuple[Config, Broker, Kernels]:
     """What a service is put together from; whoever reads its log is told what cannot be obeyed."""
     with launch.starting(service):
-        return asked.config, asked.service_broker(_log_error), asked.kernels()
-
-
-def _log_error(code: str, message: str) -> None:
-    get_logger().warning("kafka_error", code=code, problem=message, retriable=True)
+        config, broker, kernels = asked.config, asked.service_broker(told), asked.kernels()
+    ids.warm_up()
+    return config, broker, kernels

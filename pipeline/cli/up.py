@@ -71,7 +71,7 @@ def _server(asked: Invocation, flags: list[str]) -> dict[str, Sequence[str]]:
     server = server_beside(asked.config, flags)
     taken = f" (port {asked.config.server.port} is taken)" if server.is_elsewhere else ""
     out.print(f"server [bold]{server.url}[/]{taken}", soft_wrap=True)
-    out.print(f"  in another shell:  eddy clusters list --server {server.url}", soft_wrap=True)
+    out.print(f"  in another shell:  eddy top --server {server.url}", soft_wrap=True)
     return {"server": server.command}
 
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from pipeline.client import following, jobs, questions, results
 from pipeline.client.jobs import AsyncJob
+from pipeline.client.live import CHANNELS, AsyncLive, Channel, query_of
 from pipeline.client.opening import open_topics
 from pipeline.client.pages import AsyncPages, async_pages
 from pipeline.client.problems import NoModelError, NotFoundError
@@ -148,6 +149,12 @@ class AsyncEddyClient:
     async def flows(self, *, window: Window = "1h") -> Sequence[results.Flow]:
         """See `EddyClient.flows`."""
         return await self._ask(questions.flows(window))
+
+    async def frames(
+        self, *, since: When = None, until: When = None, step_s: int = 10
+    ) -> Sequence[results.Frame]:
+        """See `EddyClient.frames`."""
+        return await self._ask(questions.frames(since, until, step_s))
 
     def changes(
         self,
@@ -287,6 +294,20 @@ class AsyncEddyClient:
         wanted = Wanted.of(items, clusters, types)
         found = await asyncio.to_thread(self._topics.subscribe, start, wanted, idle_s)
         return AsyncSubscription(found)
+
+    async def live(
+        self,
+        *,
+        channels: Sequence[Channel] = CHANNELS,
+        items: Collection[str] | None = None,
+        clusters: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+        resume: str | None = None,
+        idle_s: float | None = None,
+    ) -> AsyncLive:
+        """See `EddyClient.live`."""
+        query = query_of(channels, items=items, clusters=clusters, types=types)
+        return await AsyncLive(self._transport, query, resume, idle_s).begin()
 
     # --- how ------------------------------------------------------------------------------------
 

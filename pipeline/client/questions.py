@@ -124,6 +124,12 @@ def flows(window: Window) -> Question[tuple[results.Flow, ...]]:
     return rows_of(results.Flow, "/flows", window=window)
 
 
+def frames(since: When, until: When, step_s: int) -> Question[tuple[results.Frame, ...]]:
+    """The map as it was."""
+    span = {"from": moment(since), "to": moment(until), "step": step_s}
+    return rows_of(results.Frame, "/frames", **span)
+
+
 def drift() -> Question[results.DriftBoard]:
     """The state of drift."""
     return one_of(results.DriftBoard, "/drift")

@@ -8,7 +8,7 @@ may say more.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 Scalar = str | int | float | bool
@@ -60,6 +60,14 @@ class Cluster:
     """How far the centroid is from where it was fitted, in units of the spread at the fit."""
     growth: int
     """Gained less lost within the last hour."""
+    x: float | None
+    """Its place on the map, within [-1, 1]; None: it has none yet."""
+    y: float | None
+    drift: float | None
+    """The largest statistic of its signals, in thresholds: from 1 on an alarm stands. None: there
+    was never one."""
+    state: str
+    """live, or empty: without items."""
     exemplar: str | None
     """A typical item."""
     born_at: datetime | None
@@ -83,6 +91,8 @@ class Member:
     item: str
     distance: float
     """To the centroid, when it was assigned."""
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    """What its record says beside the vector; empty where the server keeps no vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +160,8 @@ class Item:
     changes: tuple[Change, ...]
     """The newest first."""
     as_of: datetime | None
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    """What its record says beside the vector; empty where the server keeps no vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +173,8 @@ class NearItem:
     distance: float
     similarity: float
     """Under cosine its cosine; else 1 / (1 + distance)."""
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    """What its record says beside the vector; empty where the server keeps no vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,14 +321,47 @@ class Stats:
     clusters: int
     clusters_live: int
     changes_per_s: float
+    """Over the last five minutes, by the times of the events."""
+    events_per_s: float
+    """Changes that came to the server's view, over the last ten seconds."""
     model: Version | None
     vectors: bool
     """Whether they are kept, so whether similar items can be asked for."""
     lag_records: Mapping[str, int]
+    lag_s: float
+    """How long ago the newest record in the view was written, while there are newer ones."""
     delay_p50_s: float | None
+    """From a record's time to that of its event, over the newest events."""
     delay_p99_s: float | None
+    end_to_end_p50_s: float | None
+    """From a record's time to its change in the server's view, over the newest changes."""
+    end_to_end_p99_s: float | None
+    descriptors_open: int | None
+    descriptors_limit: int | None
     partitions: tuple[Partition, ...]
     as_of: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class MapRow:
+    """A cluster on the map, as it was."""
+
+    cluster: str
+    label: str | None
+    size: int
+    x: float | None
+    y: float | None
+    growth: int
+    drift: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The map at one moment."""
+
+    t: datetime
+    model: Version
+    clusters: tuple[MapRow, ...]
 
 
 @dataclass(frozen=True, slots=True)

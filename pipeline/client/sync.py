@@ -6,13 +6,13 @@ import copy
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from numpy.typing import ArrayLike
 
 from pipeline.client import following, jobs, questions, results
 from pipeline.client.jobs import Job
+from pipeline.client.live import CHANNELS, Channel, Live, query_of
 from pipeline.client.opening import open_topics
 from pipeline.client.pages import Pages, pages
 from pipeline.client.problems import NoModelError, NotFoundError
@@ -85,12 +85,7 @@ class EddyClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # --- clusters -----------------------------------------------------------------------------
@@ -171,6 +166,12 @@ class EddyClient:
     def flows(self, *, window: Window = "1h") -> Sequence[results.Flow]:
         """From which to which clusters items went."""
         return self._ask(questions.flows(window))
+
+    def frames(
+        self, *, since: When = None, until: When = None, step_s: int = 10
+    ) -> Sequence[results.Frame]:
+        """The map of the last six hours, the oldest first; longer steps for much of it."""
+        return self._ask(questions.frames(since, until, step_s))
 
     def changes(
         self,
@@ -333,6 +334,20 @@ class EddyClient:
             End after so many seconds without an event; None: never.
         """
         return self._topics.subscribe(start, Wanted.of(items, clusters, types), idle_s)
+
+    def live(
+        self,
+        *,
+        channels: Sequence[Channel] = CHANNELS,
+        items: Collection[str] | None = None,
+        clusters: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+        resume: str | None = None,
+        idle_s: float | None = None,
+    ) -> Live:
+        """What happens from now on, as the server tells it; see `Live`, which needs no Kafka."""
+        query = query_of(channels, items=items, clusters=clusters, types=types)
+        return Live(self._transport, query, resume, idle_s)
 
     # --- how ------------------------------------------------------------------------------------
 

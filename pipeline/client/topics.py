@@ -18,6 +18,7 @@ from pipeline.client.questions import as_vector
 from pipeline.client.results import Change, Model, Scalar, Version
 from pipeline.errors import TransientError, UsageError
 from pipeline.messages.codec import decode, decode_change, json_bytes
+from pipeline.messages.events import ClusterChange
 from pipeline.messages.policy import NATIVE, EmbeddingPolicy, LimitPolicy
 from pipeline.messages.records import Headers, Outgoing, Record
 from pipeline.messages.vectors import encode_vector
@@ -268,19 +269,23 @@ class AsyncSubscription:
         await self.close()
 
 
-def _change(record: Record) -> Change:
-    if record.value is None:
-        raise ClientError(f"a tombstone among change events at {record.partition}:{record.offset}")
-    event = decode_change(record.value)
+def change_of(event: ClusterChange, emitted_at_ms: int | None) -> Change:
+    """An event as users get it."""
     return Change(
         id=event.id, type=str(event.type), item=event.item,
         from_cluster=event.from_cluster, to_cluster=event.to_cluster, cause=str(event.cause),
         distance=event.distance, margin=event.margin, confidence=event.confidence,
         typicality=event.typicality, model=Version(event.epoch, event.revision),
         partition=event.partition, offset=event.offset,
-        occurred_at=_time(event.occurred_at_ms), emitted_at=_time(record.timestamp_ms),
+        occurred_at=_time(event.occurred_at_ms), emitted_at=_time(emitted_at_ms),
         metadata=event.metadata,
     )  # fmt: skip
+
+
+def _change(record: Record) -> Change:
+    if record.value is None:
+        raise ClientError(f"a tombstone among change events at {record.partition}:{record.offset}")
+    return change_of(decode_change(record.value), record.timestamp_ms)
 
 
 def _time(ms: int | None) -> datetime | None:

@@ -12,6 +12,7 @@ import ipaddress
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -26,7 +27,13 @@ except ModuleNotFoundError as error:
         "pipeline.client needs httpx: pip install 'eddy-stream[client]'", name="httpx"
     ) from error
 
+Response = httpx.Response
+Timeout = httpx.Timeout
+TransportError = httpx.TransportError
 T = TypeVar("T")
+
+Query = Mapping[str, list[str]]
+"""Parameters, each as often as it is said."""
 
 PREFIX: Final = "/api/v1"
 _AGAIN: Final = frozenset({429, 502, 503, 504})
@@ -137,6 +144,14 @@ class Transport:
                 return question.read(_json(response))
             time.sleep(patience.after_refusal(response, again=question.again))
 
+    def listen(
+        self, path: str, query: Query, headers: Mapping[str, str], limits: httpx.Timeout
+    ) -> AbstractContextManager[httpx.Response]:
+        """An answer that goes on for hours, to be read as it comes."""
+        return self._client.stream(
+            "GET", f"{PREFIX}{path}", params=dict(query), headers=dict(headers), timeout=limits
+        )
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -163,6 +178,14 @@ class AsyncTransport:
             if response.is_success:
                 return question.read(_json(response))
             await asyncio.sleep(patience.after_refusal(response, again=question.again))
+
+    def listen(
+        self, path: str, query: Query, headers: Mapping[str, str], limits: httpx.Timeout
+    ) -> AbstractAsyncContextManager[httpx.Response]:
+        """See `Transport.listen`."""
+        return self._client.stream(
+            "GET", f"{PREFIX}{path}", params=dict(query), headers=dict(headers), timeout=limits
+        )
 
     async def close(self) -> None:
         """Close the connections."""

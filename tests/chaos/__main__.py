@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 CONTROLS = (
     "tests/simulation/test_barriers.py",
     "tests/chaos/test_controls.py",
+    "tests/chaos/test_showing.py",
     "tests/chaos/test_controls_on_kafka.py",
 )
 PROTOCOLS = ("classic", "consumer")
@@ -33,6 +34,7 @@ def _arguments() -> argparse.Namespace:
         "--brokers", type=int, choices=(1, 3), help="else three for two of ten seeds"
     )
     parser.add_argument("--protocol", choices=PROTOCOLS, help="of groups; else by seed, in turn")
+    parser.add_argument("--servers", type=int, default=1, help="with an API; 0 to 9")
     parser.add_argument("--faults", help=f"of {','.join(FAULTS)}; else all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="and there as a table")
@@ -51,6 +53,7 @@ def _plan(asked: argparse.Namespace, seed: int, faults: tuple[str, ...]) -> Plan
         n_brokers=asked.brokers or (3 if seed // 2 % 5 == 0 else 1),
         protocol=asked.protocol or PROTOCOLS[seed % 2],
         faults=faults,
+        n_servers=asked.servers,
     )
 
 

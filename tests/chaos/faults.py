@@ -30,7 +30,7 @@ CLOCK_JUMPS_S: Final = (-86_400.0, -3600.0, -5.0, 5.0, 3000.0, 86_400.0)
 
 
 def kill(stage: Stage) -> bool:
-    """kill -9 of an assigner or the reclusterer."""
+    """kill -9 of an assigner, the reclusterer or a server."""
     return send(stage.anybody(), signal.SIGKILL)
 
 
@@ -223,7 +223,7 @@ def _limit_files(pid: int, n_bytes: int) -> None:
 def clock(stage: Stage) -> bool:
     """The wall clock of all services jumps, and comes back after a while."""
     stage.clock.shift(float(stage.rng.choice(CLOCK_JUMPS_S)))
-    obeying = [pid for pid in stage.services.pids.values() if stage.clock.is_obeyed_by(pid)]
+    obeying = [pid for pid in stage.pids.values() if stage.clock.is_obeyed_by(pid)]
     stage.wait(stage.uniform(1.0, 3.0))
     stage.clock.shift(0.0)
     return bool(obeying)

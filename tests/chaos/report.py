@@ -52,6 +52,10 @@ def totals(outcomes: list[Outcome]) -> dict[str, object]:
         "wrong_state": sum(f.n_wrong for f in found),
         "recovery_s_max": max((o.recovered_s or 0.0 for o in outcomes), default=0.0),
         "total_s_max": max((o.total_s for o in outcomes), default=0.0),
+        "answers": sum(o.n_answers for o in outcomes),
+        "streamed": sum(o.n_streamed for o in outcomes),
+        "resumed": sum(o.n_resumed for o in outcomes),
+        "told_missing": sum(o.n_told_missing for o in outcomes),
         "transactions": sum(o.n_transactions for o in outcomes),
         "aborted": sum(o.n_aborted for o in outcomes),
     }
@@ -75,6 +79,16 @@ def table(outcomes: list[Outcome]) -> str:
     failed = [o.plan.seed for o in outcomes if not o.ok]
     said = f"The verdict of {len(outcomes) - len(failed)} of {len(outcomes)} runs is good"
     said += f"; not of those with the seeds {', '.join(map(str, failed))}." if failed else "."
+    n_streamed, n_answers = (
+        sum(getattr(o, name) for o in outcomes) for name in ("n_streamed", "n_answers")
+    )
+    if n_streamed:
+        said += (
+            f" The servers told {n_streamed:,} events over their live streams, through "
+            f"{sum(o.n_resumed for o in outcomes):,} lost connections; "
+            f"{sum(o.n_told_missing for o in outcomes):,} were said to be missing. {n_answers:,} "
+            "of their answers, given meanwhile, were held against what was written."
+        )
     return "\n".join([*(f"| {' | '.join(cells)} |" for cells in rows), "", said])
 
 

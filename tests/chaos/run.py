@@ -18,10 +18,13 @@ from confluent_kafka import KafkaException
 
 from pipeline.errors import PipelineError
 from pipeline.streams.kafka.broker import KafkaBroker
+from tests.chaos.asking import Asker
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import FAULTS
 from tests.chaos.figures import Findings, centroids_rest, find
+from tests.chaos.onlooker import Onlooker
 from tests.chaos.proxy import Network
+from tests.chaos.showing import judge_answers, judge_stream, truth_of, wait_until_shown
 from tests.chaos.stage import Clock, Disk, Stage
 from tests.chaos.writer import N_CLUSTERS, N_DIMS, Writer
 from tests.kafka.site import QUICK_GROUPS, site_at, until
@@ -31,6 +34,8 @@ PAUSE_S = (0.3, 1.5)
 BEGIN_LIMIT_S = 240.0
 """The first processes on a machine compile their kernels."""
 REST_LIMIT_S = 150.0
+STREAM_LIMIT_S = 20.0
+"""Until the stream has told what the topics hold; a lost connection may have to be noticed."""
 OVERTIME_S = 2.0
 """What is begun may end so much after the time of a run."""
 Say = Callable[[str], None]
@@ -46,8 +51,11 @@ class Plan:
     protocol: Literal["classic", "consumer"] = "classic"
     faults: tuple[str, ...] = tuple(FAULTS)
     n_assigners: int = 3
+    n_servers: int = 1
     transactions: str = "Whole"
     """Of the assigners, by name in `tests.chaos.service`: others are controls."""
+    answers: str = "Whole"
+    """What the servers do wrong, by name in `tests.chaos.service`: nothing."""
     places: tuple[str, ...] = ("written", "offsets", "committed")
     """Where of a commit somebody dies."""
 
@@ -75,6 +83,16 @@ class Outcome:
     n_transactions: int = 0
     n_aborted: int = 0
     """Of those: refused, given up, or cut off by a kill."""
+    n_answers: int = 0
+    """Of a server in the middle of it all, each held against what was written and committed."""
+    n_behind: int = 0
+    """Times that a server said that it was behind, or could not be asked."""
+    n_streamed: int = 0
+    """Events that came over the live stream, each for the first time."""
+    n_resumed: int = 0
+    """Connections that went on where the one before was lost."""
+    n_told_missing: int = 0
+    """Events that the stream said it had dropped."""
     is_verified: bool = False
     """What ``eddy verify`` says."""
     findings: Findings = field(default_factory=Findings)
@@ -148,21 +166,32 @@ def _play(plan: Plan, folder: Path, outcome: Outcome, stack: ExitStack, say: Say
     stage = Stage(
         site, cluster, rng, folder,
         clock=clock, disk=disk, on_line=on_line,
-        n_assigners=plan.n_assigners, transactions=plan.transactions, places=plan.places,
+        n_assigners=plan.n_assigners, n_servers=plan.n_servers,
+        transactions=plan.transactions, answers=plan.answers, places=plan.places,
     )  # fmt: skip
     stack.callback(stage.close)
     stage.services.start()
+    stage.servers.start()
+    onlooker = Onlooker(stage.addresses) if stage.addresses else None
+    if onlooker is not None:  # before the first event, so that every one is owed to it
+        onlooker.start()
+        until(lambda: stage.tend() or onlooker.is_there.is_set(), "a server", BEGIN_LIMIT_S)
     users = KafkaBroker({"bootstrap.servers": cluster.bootstrap})
     writer = Writer(users, site.topics, plan.seed)
     writer.start()
     changes = site.topics.changes
     until(lambda: stage.tend() or any(site.committed(changes)), "a first event", BEGIN_LIMIT_S)
+    asker = Asker(users, site.topics, stage.addresses, lambda: stage.servers.pids, plan.seed)
+    if stage.addresses:
+        asker.start()
     say(f"up after {time.monotonic() - began:.1f} s")
 
     _make_faults(plan, stage, outcome, say)
     network.heal()
     ended = time.monotonic()
     stage.aside(writer.finish)
+    if stage.addresses:
+        stage.aside(asker.finish)
     site.wait_until_applied(REST_LIMIT_S, tending=stage.tend)
     n_commands = site.n_commands
     until(lambda: len(stage.answers()) == n_commands, "every command is answered", REST_LIMIT_S)
@@ -187,6 +216,42 @@ def _play(plan: Plan, folder: Path, outcome: Outcome, stack: ExitStack, say: Say
     problems = outcome.findings.problems
     outcome.findings = find(site)
     outcome.findings.problems = problems + outcome.findings.problems
+    if onlooker is not None:
+        _judge_servers(stage, outcome, onlooker, asker, say)
+        say(f"servers judged after {time.monotonic() - began:.1f} s")
+
+
+def _judge_servers(
+    stage: Stage, outcome: Outcome, onlooker: Onlooker, asker: Asker, say: Say
+) -> None:
+    """What they show at rest, what they answered meanwhile, and what the stream told."""
+    truth, found = truth_of(stage.site), outcome.findings
+    problems: list[str] = []
+    for address in stage.addresses:
+        stage.aside(
+            lambda address=address: problems.extend(
+                wait_until_shown(truth, address, outcome.plan.seed)
+            )
+        )
+    stage.comes_true(lambda: not judge_stream(truth, onlooker.followed)[1], STREAM_LIMIT_S)
+    stage.servers.stop()  # which ends the stream, too
+    followed, asked = onlooker.finish(), asker.asked
+    n_silent, told = judge_stream(truth, followed)
+    problems += told + judge_answers(truth, asked)
+    found.n_lost += n_silent
+    found.n_wrong += len(problems)
+    found.problems += problems
+    outcome.n_answers, outcome.n_behind = asked.n_held + asked.n_ready, asked.n_behind
+    outcome.n_streamed, outcome.n_told_missing = (
+        len(followed.events),
+        followed.n_dropped + followed.n_gone,
+    )
+    outcome.n_resumed = followed.n_connections - 1
+    say(
+        f"{outcome.n_answers} answers held ({outcome.n_behind} were not there yet), "
+        f"{outcome.n_streamed} events streamed over {followed.n_connections} connections, "
+        f"{outcome.n_told_missing} said to be missing"
+    )
 
 
 def _take_off_what_was_rejected(stage: Stage, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""What faults are done to: services, brokers and the network of one run, and who tends them."""
+"""What faults are done to: services, servers, brokers and the network; and who tends them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ import numpy as np
 
 from pipeline.cli.children import RestartPolicy, Services, service_commands
 from pipeline.messages.records import Outgoing
+from tests.chaos.asking import Address
 from tests.chaos.cluster import SESSION_S, Cluster
+from tests.chaos.proxy import free_port
 from tests.kafka.site import Site, until
 
 HERE = Path(__file__).parent
@@ -128,7 +130,9 @@ class Stage:
         disk: Disk,
         on_line: OnLine,
         n_assigners: int,
+        n_servers: int,
         transactions: str,
+        answers: str,
         places: tuple[str, ...],
     ) -> None:
         self.heard: list[Heard] = []
@@ -140,19 +144,49 @@ class Stage:
         self._asleep: set[int] = set()
         self._numbers = count()
         self._rivals: list[Services] = []
+        # ports that stay: whoever asks a server finds the next process where the last one was
+        self.addresses = tuple(
+            Address(f"server-{n + 1}", free_port(), free_port()) for n in range(n_servers)
+        )
         self.commands = self._commands(n_assigners, transactions)
         self.services = Services(self.commands, policy=RULES, on_line=self._hear)
+        commands = self._server_commands(answers)
+        self.servers = Services(commands, policy=RULES, on_line=self._hear)
+
+    @property
+    def _flags(self) -> list[str]:
+        # the last one counts: services go through the proxies
+        return [*self.site.flags, "--set", f"kafka.bootstrap.servers={self.cluster.bootstrap}"]
+
+    @property
+    def _base(self) -> list[str]:
+        return ["env", f"CHAOS_FOLDER={self.folder}", *self.clock.words]
 
     def _commands(self, n_assigners: int, transactions: str) -> dict[str, list[str]]:
-        # the last one counts: services go through the proxies
-        flags = [*self.site.flags, "--set", f"kafka.bootstrap.servers={self.cluster.bootstrap}"]
-        base = ["env", f"CHAOS_FOLDER={self.folder}", *self.clock.words]
         found = {}
-        for name, words in service_commands(flags, n_assigners=n_assigners).items():
+        for name, words in service_commands(self._flags, n_assigners=n_assigners).items():
             kind = transactions if name.startswith("assigner") else "Whole"
             ours = [f"CHAOS_TRANSACTIONS={kind}", sys.executable, str(HERE / "service.py")]
-            found[name] = [*base, *ours, *words[3:]]
+            found[name] = [*self._base, *ours, *words[3:]]
         return found
+
+    def _server_commands(self, answers: str) -> dict[str, list[str]]:
+        found = {}
+        for name, port, ops_port in self.addresses:
+            ours = [f"CHAOS_ANSWERS={answers}", sys.executable, str(HERE / "service.py")]
+            own = [f"server.port={port}", f"telemetry.metrics_port={ops_port}", f"instance={name}"]
+            flags = [word for setting in own for word in ("--set", setting)]
+            found[name] = [*self._base, *ours, *self._flags, *flags, "server"]
+        return found
+
+    @property
+    def _all(self) -> tuple[Services, ...]:
+        return (self.services, self.servers, *self._rivals)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Of services and servers that run."""
+        return {**self.services.pids, **self.servers.pids}
 
     # --- time goes on ---------------------------------------------------------------
 
@@ -172,7 +206,7 @@ class Stage:
             nap.unlink()
         for crash in self.folder.glob("crash.*"):
             crash.unlink()
-        for services in (self.services, *self._rivals):
+        for services in self._all:
             services.check()
 
     def later(self, delay_s: float, action: Callable[[], None]) -> None:
@@ -207,7 +241,7 @@ class Stage:
         with suppress(ValueError, KeyError, TypeError):  # what others print is no event
             event = json.loads(line)["event"]
             if event == "service_started":
-                self._began[name] = self.services.pids.get(name, 0)
+                self._began[name] = self.pids.get(name, 0)
             self.heard.append(Heard(name, event))
 
     def has_said(self, event: str, since: int, *names: str) -> bool:
@@ -233,7 +267,7 @@ class Stage:
 
         def look() -> bool:
             self.tend()
-            pids = self.services.pids.items()
+            pids = self.pids.items()
             at_work = {n: p for n, p in pids if p and self._began.get(n) == p}
             found.update({n: p for n, p in at_work.items() if p not in self._asleep})
             return bool(found)
@@ -292,7 +326,7 @@ class Stage:
         return found
 
     def close(self) -> None:
-        for services in (self.services, *self._rivals):
+        for services in self._all:
             for pid in services.pids.values():
                 send(pid, signal.SIGCONT)
             services.stop()

@@ -1,7 +1,8 @@
-"""What must be caught on a real Kafka: assigners that break the promise, under the same kills.
+"""What must be caught on a real Kafka: assigners and servers that break the promise.
 
-The wrong ones are of this folder (:mod:`tests.chaos.service`); Eddy has no switch for it. They are
-killed between the two transactions that they make of one, the right one anywhere in its own.
+The wrong ones are of this folder (:mod:`tests.chaos.service`); Eddy has no switch for it. Assigners
+are killed between the two transactions that they make of one, the right one anywhere in its own.
+What else may be wrong with a server is in ``test_showing.py``, in memory.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ def killed_in_commits(transactions, protocol):
     """The outcome of a short run in which processes die inside their commits only."""
     places = {} if transactions == "Whole" else {"places": ("between",)}
     plan = Plan(
-        SEED, SECONDS, protocol=protocol, faults=("crash",), transactions=transactions, **places
-    )
+        SEED, SECONDS, protocol=protocol, faults=("crash",), n_servers=0,
+        transactions=transactions, **places,
+    )  # fmt: skip
     outcome = run(plan, print)
     print(outcome.as_json())
     assert outcome.n_faults["crash"] >= 2
@@ -44,3 +46,18 @@ def test_control_records_written_before_offsets_come_twice_and_are_caught():
     assert outcome.problem is None, (outcome.problem, outcome.folder)
     assert outcome.findings.n_duplicated > 0
     assert outcome.findings.n_wrong > 0
+
+
+def test_control_a_server_that_loses_one_record_is_caught():
+    outcome = run(Plan(SEED, SECONDS, faults=("kill",), answers="Forgetful"), print)
+    print(outcome.as_json())
+    assert outcome.problem is None, (outcome.problem, outcome.folder)
+    assert any("changes: " in problem for problem in outcome.findings.problems)
+    assert outcome.findings.n_lost >= 1, "it is missing in the stream, too"
+
+
+def test_control_a_server_that_claims_to_know_a_record_too_soon_is_caught():
+    outcome = run(Plan(SEED, SECONDS, faults=("kill",), answers="Hasty"), print)
+    print(outcome.as_json())
+    assert outcome.problem is None, (outcome.problem, outcome.folder)
+    assert any("claims to know it" in problem for problem in outcome.findings.problems)

@@ -10,6 +10,9 @@ import sys
 
 import pytest
 
+from pipeline.cli.page import answers
+from tests.kafka.site import until
+
 EDDY = [sys.executable, "-m", "pipeline.cli", "--set", "device.kind=cpu", "demo", "--rate", "5000"]
 
 
@@ -17,10 +20,24 @@ EDDY = [sys.executable, "-m", "pipeline.cli", "--set", "device.kind=cpu", "demo"
 def test_demo_tells_its_story_and_ends_verified(kafka_cluster):
     environ = os.environ | {"EDDY_KAFKA__BOOTSTRAP__SERVERS": kafka_cluster.bootstrap_servers}
 
-    done = subprocess.run(EDDY, capture_output=True, text=True, timeout=180, env=environ)
+    process = subprocess.Popen(
+        [*EDDY, "--page"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
+        env=environ | {"PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    begin = []
+    for line in process.stdout:
+        begin.append(line)
+        if "the page" in line:
+            break
+    page = begin[-1].split()[-1]
+    until(lambda: answers(page) or process.poll() is not None, "the page is there")
+    assert process.poll() is None, "it is there while the stream is replayed"
+    rest, err = process.communicate(timeout=180)
 
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    said = done.stdout.replace("\N{NO-BREAK SPACE}", " ")
+    assert process.returncode == 0, rest[-2000:] + err[-2000:]
+    stdout = "".join(begin) + rest
+    said = stdout.replace("\N{NO-BREAK SPACE}", " ")
     for words in (
         "6 774 packages assigned, one event each",
         "of the 203 new descriptions moved",
@@ -30,7 +47,7 @@ def test_demo_tells_its_story_and_ends_verified(kafka_cluster):
     ):
         assert words in said, said
     assert re.search(r"\S+: c\d+ \(.+\) → c\d+ \(.+\)", said), "a package that moved, by name"
-    assert "\x1b" not in done.stdout, "plain lines where no terminal is"
+    assert "\x1b" not in stdout, "plain lines where no terminal is"
 
 
 @pytest.mark.kafka

@@ -74,14 +74,17 @@ def test_a_record_from_the_future_is_a_wrong_clock(eddy_with_topics: Console):
     assert "s in the future" in eddy.lines[-1]["text"]
 
 
-def test_a_state_folder_that_is_not_there_is_said(eddy_with_topics: Console, tmp_path):
-    folder = tmp_path / "state"
-    assert eddy_with_topics("doctor", "--json", "--set", f"state.directory={folder}") == 1
-    assert states(eddy_with_topics)["state"] == "!"
-
-    folder.mkdir()
-
+def test_a_state_folder_is_one_that_is_there_or_can_be_made(eddy_with_topics: Console, tmp_path):
+    folder = tmp_path / "above" / "state"  # an assigner makes both
     assert eddy_with_topics("doctor", "--json", "--set", f"state.directory={folder}") == 0
+
+    folder.mkdir(parents=True)
+    assert eddy_with_topics("doctor", "--json", "--set", f"state.directory={folder}") == 0
+
+    (folder / "file").touch()
+    wrong = folder / "file" / "state"
+    assert eddy_with_topics("doctor", "--json", "--set", f"state.directory={wrong}") == 1
+    assert states(eddy_with_topics)["state"] == "!"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pipeline.client.questions import page_of
 from pipeline.client.reading import WIRE, read
 from pipeline.errors import UsageError
 from pipeline.services.server.problems import TITLES
+from pipeline.services.server.routes_frames import take_frame
 from tests.simulation.test_commands import CORNERS
 
 SCHEMAS = json.loads((Path(__file__).parents[2] / "schemas" / "openapi.json").read_text())
@@ -27,6 +28,7 @@ SHAPES = {
     "FlowRow": results.Flow, "Bucket": results.Bucket, "LifecycleRow": results.LifecycleEvent,
     "DriftBoardReply": results.DriftBoard, "TimelineReply": results.Timeline,
     "ModelRow": results.ModelSummary, "ModelReply": results.Model,
+    "MapRow": results.MapRow, "Frame": results.Frame,
     "PartitionRow": results.Partition, "StatsReply": results.Stats, "JobReply": results.JobState,
 }  # fmt: skip
 OURS = {("Change", "metadata")}
@@ -55,6 +57,19 @@ def test_clusters_come_typed_and_page_by_page(client):
     assert clusters[0].born_at.tzinfo is UTC
     with pytest.raises(dataclasses.FrozenInstanceError):
         clusters[0].size = 1
+
+
+def test_frames_of_the_map_come_typed(client, living):
+    take_frame(living.site.server.desk)
+
+    frames = client.frames(step_s=60)
+
+    assert isinstance(frames[-1].t, datetime)
+    assert isinstance(frames[-1].model, results.Version)
+    assert {row.cluster for row in frames[-1].clusters} == {
+        one.cluster for one in client.clusters()
+    }
+    assert client.frames(since=frames[-1].t, until=frames[-1].t)[0] == frames[-1]
 
 
 def test_pages_are_walked_to_the_end(client, living):

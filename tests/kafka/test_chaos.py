@@ -33,3 +33,4 @@ def test_faults_of_every_kind_leave_no_trace():
     assert outcome.ok, (outcome.problem, *outcome.findings.problems, outcome.folder)
     assert outcome.n_faults.total() >= 3
     assert outcome.findings.n_events > 0
+    assert outcome.n_streamed > 0
