@@ -45,7 +45,7 @@ from pipeline.telemetry.metrics import Metrics
 
 N_CLUSTERS, N_DIMS, TICK_S, LIFECYCLE_EVERY_S = 100, 8, 0.01, 0.1
 CHANGE_ID, LIFECYCLE_ID = re.compile(rb'"id":"t/(\d+)/'), re.compile(rb'"id":"l/(\d+)/')
-SETTLE_S = 2.0
+SETTLE_S, SILENCE_LIMIT_S = 2.0, 60.0
 
 
 def opened(broker: MemoryBroker, config: Config) -> None:
@@ -68,7 +68,7 @@ def opened(broker: MemoryBroker, config: Config) -> None:
         broker.append(record.topic, record.partition, record.key, record.value, record.headers)
 
 
-def serve(pipe: Connection, rate: float, seconds: float) -> None:
+def serve(pipe: Connection, rate: float, seconds: float, n_clients: int) -> None:
     """The process of the server; says its port, waits for the word, then how it went."""
     embedding = EmbeddingPolicy(dimensions=N_DIMS, metric="euclidean")
     config = Config(
@@ -85,6 +85,10 @@ def serve(pipe: Connection, rate: float, seconds: float) -> None:
         while not pipe.poll():
             server.step()
             time.sleep(0.01)
+        limit = time.monotonic() + SILENCE_LIMIT_S
+        while _n_subscribed(server) < n_clients and time.monotonic() < limit:
+            server.step()
+            time.sleep(0.01)
         pipe.recv()
         cpu_s, began_at = time.process_time(), time.monotonic()
         sent = written(broker, config, server, rate, seconds)
@@ -96,6 +100,11 @@ def serve(pipe: Connection, rate: float, seconds: float) -> None:
         pipe.send(sent | {"server_cores": round(cores, 2)})
         pipe.recv()
         server.close()
+
+
+def _n_subscribed(server: Server) -> int:
+    """Nobody misses what came before he asked for it."""
+    return sum(len(client.feeds) for client in set(server.streams._clients))
 
 
 def written(
@@ -153,8 +162,9 @@ class Listener:
         )
         key = base64.b64encode(os.urandom(16))
         writer.write(
-            b"GET /api/v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade"
-            b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
+            b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n"
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
         )
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101"), head
@@ -196,11 +206,16 @@ async def listened(port: int, n_clients: int, pipe: Connection) -> dict[str, Any
     await asyncio.sleep(SETTLE_S)
     cpu_s, began_at = time.process_time(), time.monotonic()
     pipe.send("begin")
-    sent = await asyncio.to_thread(pipe.recv)
+    sent: dict[str, Any] = await asyncio.to_thread(pipe.recv)
     cores = (time.process_time() - cpu_s) / (time.monotonic() - began_at)
+    await _silence(clients)
     pipe.send("end")
     ends = await asyncio.gather(*tasks, return_exceptions=True)
     waits_ms = np.array([wait for client in clients for wait in client.waits_ns]) / 1e6
+    for reason in {repr(end) for end in ends if end is not None}:
+        print(f"a client ended by {reason}", file=sys.stderr, flush=True)
+    if not len(waits_ms):
+        raise SystemExit(f"nothing came: {sent}, {len(clients)} clients")
     filtered = [client for n, client in enumerate(clients) if n % 100]
     return sent | {
         "clients": n_clients,
@@ -219,6 +234,15 @@ async def listened(port: int, n_clients: int, pipe: Connection) -> dict[str, Any
     }
 
 
+async def _silence(clients: list[Listener]) -> None:
+    """Until no more events come: who is behind still gets what waits for him."""
+    ends_at, heard, before = time.monotonic() + SILENCE_LIMIT_S, -1, -2
+    while heard != before and time.monotonic() < ends_at:
+        before = heard
+        await asyncio.sleep(SETTLE_S)
+        heard = sum(len(client.waits_ns) for client in clients)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -234,7 +258,8 @@ def main() -> int:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     itself = importlib.import_module("benchmarks.streams")  # a script that runs has no such name
-    process = context.Process(target=itself.serve, args=(theirs, options.rate, options.seconds))
+    told = (theirs, options.rate, options.seconds, options.clients)
+    process = context.Process(target=itself.serve, args=told)
     process.start()
     theirs.close()  # so that its end is ours, too
     found = asyncio.run(listened(ours.recv(), options.clients, ours))

@@ -33,6 +33,7 @@ DOORS = {  # library -> the only modules that may import it; a folder where it i
     "jgo": {"streams/broker.py"},
     "llvmlite": {"kernels/"},
     "numba": {"kernels/"},
+    "opentelemetry": {"telemetry/tracing.py"},
     "orjson": {"messages/codec.py", "telemetry/logs.py"},
     "prometheus_client": {"telemetry/metrics.py"},
     "pyarrow": {"cli/"},
@@ -47,7 +48,7 @@ DOORS = {  # library -> the only modules that may import it; a folder where it i
     "typer": {"cli/"},
     "uvicorn": {"services/server/listening.py"},
     "websockets": {"services/server/listening.py"},
-    "yaml": {"config.py"},
+    "yaml": {"plain_yaml.py"},
 }
 FOR_EVERY_VERB = {"--config", "--set", "--verbose", "--help"}
 NO_OUTSIDER = {"numpy"}  # arrays are the words we speak

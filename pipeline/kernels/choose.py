@@ -9,6 +9,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 
 from pipeline.errors import ConfigError
+from pipeline.kernels import shipped
 from pipeline.kernels.amx import AmxKernels
 from pipeline.kernels.avx512 import Avx512Kernels
 from pipeline.kernels.contract import DevicePolicy, Kernels
@@ -29,6 +30,7 @@ def make_kernels(policy: DevicePolicy) -> Kernels:
     ConfigError
         ``cuda`` is wanted, and the extra or the device is missing.
     """
+    shipped.offer()
     if policy.kind == "cuda":
         return _cuda_kernels(policy)
     card = None

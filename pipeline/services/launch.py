@@ -30,11 +30,13 @@ from pipeline.services.reclusterer_reports import ReclustererReports
 from pipeline.services.reports import AssignerReports
 from pipeline.services.room import memory_bytes, shortage
 from pipeline.services.snapshots import Snapshots
+from pipeline.services.spans import BatchTraces
 from pipeline.streams.acls import Role
 from pipeline.streams.contract import Broker, GroupMember
 from pipeline.telemetry.health import Health, HealthServer
-from pipeline.telemetry.logs import configure, get_logger
+from pipeline.telemetry.logs import Throttle, configure, get_logger
 from pipeline.telemetry.metrics import Metrics
+from pipeline.telemetry.tracing import Tracing
 
 YOUNG_OBJECTS = 200_000
 """A micro-batch makes some ten thousand tuples that die with it. At Python's threshold of 700 the
@@ -56,6 +58,7 @@ def new_assigner(
     clock: Callable[[], float],
     reports: AssignerReports,
     writes_dead_letters: bool = True,
+    tracing: Tracing | None = None,
 ) -> Assigner:
     """An assigner of that name, which has joined its group."""
     engine = ClusterEngine(
@@ -84,6 +87,9 @@ def new_assigner(
         reports=reports,
         snapshots=snapshots,
         checks=Checks(np.random.default_rng()),  # others than before the restart
+        traces=None
+        if tracing is None
+        else BatchTraces(tracing, config.topics.input, config.topics.changes, group),
     )
 
 
@@ -122,15 +128,24 @@ def new_reclusterer(
 
 
 def run_assigner(
-    config: Config, broker: Broker, kernels: Kernels, *, stop: threading.Event
+    config: Config,
+    broker: Broker,
+    kernels: Kernels,
+    *,
+    stop: threading.Event,
+    on_health: Callable[[Health], None] = lambda health: None,
 ) -> None:
-    """Be one of the assigners until ``stop`` is set.
+    """Be one of the assigners until ``stop`` is set; ``on_health`` is given what probes read.
 
     Raises
     ------
     UnreachableError, TopicError, FencedError, FatalError
     """
-    with telling("assigner", config, kernels) as (metrics, health):
+    with (
+        telling("assigner", config, kernels) as (metrics, health),
+        traced("assigner", config) as tracing,
+    ):
+        on_health(health)
         input_policy = _input_policy(config, broker, Role.ASSIGNER, metrics, health, stop)
         if input_policy is None:
             return
@@ -153,24 +168,34 @@ def run_assigner(
             name=instance(config),
             clock=time.monotonic,
             reports=reports,
+            tracing=tracing,
         )
         serve(assigner, stop=stop, reports=reports)
 
 
 def run_reclusterer(
-    config: Config, broker: Broker, kernels: Kernels, *, stop: threading.Event
+    config: Config,
+    broker: Broker,
+    kernels: Kernels,
+    *,
+    stop: threading.Event,
+    on_health: Callable[[Health], None] = lambda health: None,
 ) -> None:
-    """Be the reclusterer until ``stop`` is set.
+    """Be the reclusterer until ``stop`` is set; ``on_health`` is given what probes read.
 
     Raises
     ------
     UnreachableError, TopicError, FencedError, FatalError
     """
-    with telling("reclusterer", config, kernels) as (metrics, health):
+    with (
+        telling("reclusterer", config, kernels) as (metrics, health),
+        traced("reclusterer", config) as tracing,
+    ):
+        on_health(health)
         input_policy = _input_policy(config, broker, Role.RECLUSTERER, metrics, health, stop)
         if input_policy is None:
             return
-        reports = ReclustererReports(get_logger(), metrics, health)
+        reports = ReclustererReports(get_logger(), metrics, health, tracing=tracing)
         with ThreadPoolExecutor(2, "fit") as executor:
             reclusterer = new_reclusterer(
                 config,
@@ -246,6 +271,42 @@ def telling(service: str, config: Config, kernels: Kernels) -> Iterator[tuple[Me
             metrics_port=server.port,
         )
         yield metrics, health
+
+
+@contextmanager
+def traced(service: str, config: Config) -> Iterator[Tracing | None]:
+    """The way to the collector of traces, if there is to be one; inside of `telling`."""
+    policy = config.telemetry.tracing
+    if policy.endpoint is None:
+        yield None
+        return
+    throttle = Throttle()
+
+    def complain(problem: str) -> None:
+        suppressed = throttle.suppressed("traces", time.monotonic())
+        if suppressed is not None:
+            get_logger().warning("traces_not_sent", problem=problem, suppressed=suppressed)
+
+    try:
+        tracing = Tracing(
+            policy,
+            {
+                "service.namespace": "eddy",
+                "service.name": f"eddy-{service}",
+                "service.instance.id": instance(config),
+                "service.version": _version(),
+            },
+            complain=complain,
+        )
+    except ModuleNotFoundError as error:
+        problem = f"telemetry.tracing.endpoint is {policy.endpoint!r}, but {error.name} is missing"
+        raise ConfigError(
+            f"{problem}: pip install 'eddy-stream[otel]', or set it to null"
+        ) from error
+    try:
+        yield tracing
+    finally:
+        tracing.close()
 
 
 def _health_server(health: Health, metrics: Metrics, port: int) -> HealthServer:

@@ -9,8 +9,9 @@ import threading
 
 from pipeline.config import Config
 from pipeline.kernels.contract import Kernels
-from pipeline.services.launch import COMPACT, telling
+from pipeline.services.launch import COMPACT, telling, traced
 from pipeline.services.lifecycle import require_topics, serve
+from pipeline.services.server.indexing import Indexing
 from pipeline.services.server.listening import Listening
 from pipeline.services.server.process import Server
 from pipeline.services.server.reports import ServerReports
@@ -26,7 +27,10 @@ def run_server(config: Config, broker: Broker, kernels: Kernels, *, stop: thread
     ------
     ConfigError, UnreachableError, TopicError, FatalError
     """
-    with telling("server", config, kernels) as (metrics, health):
+    with (
+        telling("server", config, kernels) as (metrics, health),
+        traced("server", config) as tracing,
+    ):
         input_policy = require_topics(
             broker,
             config.topics,
@@ -37,9 +41,9 @@ def run_server(config: Config, broker: Broker, kernels: Kernels, *, stop: thread
         if input_policy is None:
             return
         health.set("broker", True)
-        reports = ServerReports(get_logger(), metrics, health)
+        reports = ServerReports(get_logger(), metrics, health, tracing=tracing)
         server = Server(
             config, broker, kernels, input_is_compacted=input_policy == COMPACT, reports=reports
         )
-        with Listening(server.app, config.server, reports):
+        with Indexing(server.desk), Listening(server.app, config.server, reports):
             serve(server, stop=stop, reports=reports)

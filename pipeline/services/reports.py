@@ -85,7 +85,8 @@ class ServiceReports:
                 self.metrics.gauge("eddy_device_memory_bytes", kind=kind).set(n_bytes)
 
     def transient(self, error: PipelineError, *, retry_in_s: float) -> None:
-        """A step failed, and will be tried again."""
+        """A step failed, and will be tried again: the loop turns, even if nothing comes of it."""
+        self.health.beat(self._clock())
         self.log.warning("kafka_error", problem=str(error), retriable=True, retry_in_s=retry_in_s)
 
 

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from pipeline.kernels.nearby import squared_distances
 
 MODULE = """
 from typing import NamedTuple
@@ -41,3 +44,16 @@ def test_an_index_that_names_a_class_which_is_gone_is_as_good_as_none(tmp_path, 
     after = run("After")
 
     assert (after.stdout == "42\n") == guarded, after.stderr
+
+
+def test_rows_are_measured_where_they_lie():
+    random = np.random.default_rng(1)
+    vectors = random.normal(1000, 1, (50, 37)).astype(np.float32)
+    point = vectors[7] + np.float32(0.25)
+
+    for rows in ([], [3], [49, 0, 7, 7, 12, 30]):
+        squared = np.empty(len(rows))
+        squared_distances(vectors, np.array(rows, np.intp), point, squared)
+
+        gaps = vectors[rows].astype(float) - point
+        assert squared == pytest.approx((gaps**2).sum(axis=1), rel=1e-14)

@@ -38,8 +38,9 @@ FLOW_S = 3.0
 class Writer(threading.Thread):
     """Users: they write, rewrite and remove; they can be held, so that all is at rest."""
 
-    def __init__(self, site: Site, seed: int) -> None:
+    def __init__(self, site: Site, seed: int, pause_s: float = 0.02) -> None:
         super().__init__(name="writer", daemon=True)
+        self._pause_s = pause_s
         self.n_written = 0
         self.error: BaseException | None = None
         self._site, self._rng = site, np.random.default_rng(seed)
@@ -50,7 +51,7 @@ class Writer(threading.Thread):
     def run(self) -> None:
         producer = self._site.broker.producer()
         try:
-            while not self._is_over.wait(0.02):
+            while not self._is_over.wait(self._pause_s):
                 if not self._flows.is_set():
                     producer.flush()
                     self._is_still.set()
