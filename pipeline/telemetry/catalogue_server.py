@@ -70,7 +70,7 @@ SERVER_ROWS: Final = (
     Metric(
         "eddy_stream_dropped_events_total",
         Kind.COUNTER,
-        "Events that found no room in a client's queue.",
+        "Events that went before a client could take them.",
         _S,
         {"transport": TRANSPORTS},
     ),

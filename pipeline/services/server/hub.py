@@ -2,10 +2,11 @@
 
 Pure: no clock, no socket, no lock. What is told is the same whichever way it goes out.
 
-A subscriber that is up to date gets events into a queue of its own. Where the queue is full the
-oldest changes go, and are counted; only where there are none left, the oldest of the others. One
-that comes back reads from the ring until it is up to date, so that nothing is dropped of what the
-ring still has.
+A subscriber that is up to date gets events into a queue of its own. Where the queue is full, and
+where somebody comes back, he reads from the ring until he is up to date: after a new model more
+changes come at once than any queue takes, and nobody is slow for that. Only what goes from the ring
+before he has read it is dropped: changes, and counted. The other events wait for him beside it,
+and of these the oldest go where they alone fill the queue.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ MAX_FRAME_BYTES: Final = 64 * 1024
 MAX_FRAME_EVENTS: Final = 500
 MAX_LOOKED_AT: Final = 4096
 """Events of the ring that one call looks at: some milliseconds."""
+GIVEN_UP_AT_ONCE: Final = 256
+"""Events of the ring that are given up together, just before they go."""
 
 _Group = tuple[frozenset[str], frozenset[str]]
 """Channels and types."""
@@ -41,7 +44,7 @@ class Batch(NamedTuple):
 
     events: Sequence[Told]
     dropped: int
-    """Events that were wanted, and went because the queue was full, since the batch before."""
+    """Events that were wanted, and went before they could be sent, since the batch before."""
     resume: str
     gap: int | None
     """Before these events so many offsets are missing, -1: nobody knows how many; None: none."""
@@ -111,12 +114,43 @@ class Subscriber:
         else:
             self._others.extend(events)
         self._n_bytes += n_bytes
-        while (len(self) > MAX_QUEUED or self._n_bytes > MAX_QUEUED_BYTES) and len(self) > 1:
-            gone = (self._changes or self._others).popleft()
-            self._n_bytes -= len(gone.body)
-            self._dropped += 1
-            self.n_dropped += 1
         return was_empty
+
+    @property
+    def _is_full(self) -> bool:
+        return (len(self) > MAX_QUEUED or self._n_bytes > MAX_QUEUED_BYTES) and len(self) > 1
+
+    def _leave_to(self, ring: Ring) -> None:
+        """Go on reading from the ring; what is not in it any more is given up."""
+        first = min(queue[0].number for queue in (self._changes, self._others) if queue)
+        held = sorted(self._queued(), key=lambda told: told.number)
+        self._changes.clear()
+        self._others.clear()
+        self._n_bytes = 0
+        self._cursor = max(first, ring.oldest)
+        self._give_up(told for told in held if told.number < ring.oldest)
+
+    def _give_up(self, events: Iterable[Told]) -> None:
+        """Events go from the ring: changes are dropped, the others wait here."""
+        n_dropped = 0
+        for told in events:
+            if told.channel == CHANGES:
+                n_dropped += 1
+            else:
+                self._others.append(told)
+                self._n_bytes += len(told.body)
+        while self._is_full:
+            self._n_bytes -= len(self._others.popleft().body)
+            n_dropped += 1
+        self._dropped += n_dropped
+        self.n_dropped += n_dropped
+
+    def _lose(self, ring: Ring, stop: int) -> None:
+        """All below ``stop`` is about to go from the ring."""
+        assert self._cursor is not None
+        goes = map(ring.get, range(self._cursor, stop))
+        self._cursor = stop
+        self._give_up(t for t in goes if self.wanted.takes(t) and not self._has_seen(t))
 
     def _has_seen(self, told: Told) -> bool:
         return told.offset < self._seen.get((told.channel, told.partition), 0)
@@ -159,6 +193,10 @@ class Hub:
         """Those that filter clusters: they get what is about the whole model, too."""
         self._of_where: set[Subscriber] = set()
         """Those that filter changes by nothing but their metadata."""
+        self._behind: set[Subscriber] = set()
+        """Those that read from the ring."""
+        self._least = 0
+        """None of them has more to read than from here on."""
         self._token: tuple[int, int, str] = (-1, -1, "")
 
     def offer(self, events: Iterable[Told]) -> list[Subscriber]:
@@ -170,6 +208,8 @@ class Hub:
         for event in events:
             if self.ring.is_new(event.channel, event.partition, event.offset):
                 told = event._replace(number=self.ring.next)
+                if self._behind and self.ring.is_full and self.ring.oldest >= self._least:
+                    self._make_room()
                 self.ring.add(told)
                 batch.append(told)
         if not batch:
@@ -179,11 +219,33 @@ class Hub:
             fits = [t for t in batch if t.channel in channels and (not types or t.kind in types)]
             if fits:
                 n_bytes = sum(len(told.body) for told in fits)
-                woken += [one for one in members if one._push(fits, n_bytes)]
+                woken += [one for one in members if self._push(one, fits, n_bytes)]
         for one, chosen in self._chosen(batch).items():
-            if one._push(chosen, sum(len(told.body) for told in chosen)):
+            if self._push(one, chosen, sum(len(told.body) for told in chosen)):
                 woken.append(one)
         return woken
+
+    def _push(self, one: Subscriber, events: Sequence[Told], n_bytes: int) -> bool:
+        is_first = one._push(events, n_bytes)
+        if one._cursor is None and one._is_full:
+            one._leave_to(self.ring)
+            self._stay_behind(one)
+        return is_first
+
+    def _stay_behind(self, one: Subscriber) -> None:
+        assert one._cursor is not None
+        self._least = min(self._least, one._cursor) if self._behind else one._cursor
+        self._behind.add(one)
+
+    def _make_room(self) -> None:
+        """The oldest of the ring are about to go: who has not read them gives them up."""
+        ring = self.ring
+        stop = min(ring.next, ring.oldest + GIVEN_UP_AT_ONCE)
+        for one in self._behind:
+            if one._cursor is not None and one._cursor <= ring.oldest:
+                one._lose(ring, stop)
+        self._least = min((one._cursor for one in self._behind if one._cursor is not None),
+                          default=ring.next)  # fmt: skip
 
     def _chosen(self, batch: Sequence[Told]) -> Mapping[Subscriber, list[Told]]:
         """What those get whose filters name items or clusters."""
@@ -218,18 +280,21 @@ class Hub:
                 one._seen = token.positions
                 if number == self.ring.next and not is_ahead:
                     one._cursor, one._seen = None, {}
+                else:
+                    self._stay_behind(one)
         self._enlist(one, is_in=True)
         return one
 
     def unsubscribe(self, one: Subscriber) -> None:
         """Nothing more for it."""
+        self._behind.discard(one)
         self._enlist(one, is_in=False)
 
     def take(self, one: Subscriber) -> Batch | None:
         """What it gets next; None: nothing."""
         gap, one._gap = one._gap, None
         if one._cursor is not None and not len(one):
-            gap = self._read_on(one, gap)
+            self._read_on(one)
         events = tuple(one._pop())
         dropped, one._dropped = one._dropped, 0
         if not events and not dropped and gap is None:
@@ -255,13 +320,10 @@ class Hub:
                 positions[lane] = min(told.offset, positions[lane])
         return write_token(self.topics, self.epoch, positions)
 
-    def _read_on(self, one: Subscriber, gap: int | None) -> int | None:
-        """Queue what follows in the ring; up to date at its end. The gap that it has now."""
+    def _read_on(self, one: Subscriber) -> None:
+        """Queue what follows in the ring; up to date at its end."""
         ring, number = self.ring, one._cursor
         assert number is not None
-        if number < ring.oldest:
-            gap = (gap or 0) + ring.oldest - number
-            number = ring.oldest
         stop = min(ring.next, number + MAX_LOOKED_AT)
         n_bytes = n = 0
         while number < stop and n < MAX_FRAME_EVENTS and n_bytes < MAX_FRAME_BYTES:
@@ -276,7 +338,7 @@ class Hub:
             heads = ring.positions(number)
             one._cursor = None
             one._seen = {lane: at for lane, at in one._seen.items() if at > heads.get(lane, 0)}
-        return gap
+            self._behind.discard(one)
 
     def _enlist(self, one: Subscriber, *, is_in: bool) -> None:
         wanted = one.wanted

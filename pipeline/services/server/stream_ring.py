@@ -83,6 +83,11 @@ class Ring:
         """The number of the oldest event that is held; `next`, if none is."""
         return max(0, self.next - len(self._slots))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next event takes the place of the oldest."""
+        return self.next >= len(self._slots)
+
     def begin(self, channel: str, positions: Mapping[int, int]) -> None:
         """Say where reading begins: what stands before is unknown here."""
         for partition, offset in positions.items():
