@@ -91,10 +91,10 @@ def test_control_wrong_barriers_are_caught(wrong):
 class Noted(Assigner):
     """Keeps what became of its transactions: the causes of their events, whether committed."""
 
-    def _transact(self, changes):
+    def _transact(self, changes, trace=None):
         outgoing = list(changes.outgoing)
         causes = [json.loads(o.value)["cause"] for o in outgoing if "changes" in o.topic]
-        is_committed = super()._transact(changes)
+        is_committed = super()._transact(changes, trace)
         self.__dict__.setdefault("notes", []).append((causes, is_committed))
         return is_committed
 

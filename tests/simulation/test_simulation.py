@@ -141,10 +141,10 @@ def test_ghosts_of_a_cleaner_that_overtakes_the_assigners_do_no_harm(seed):
 class InstallsFirst(Assigner):
     """Control: the order that loses events when a transaction aborts."""
 
-    def _transact(self, changes):
+    def _transact(self, changes, trace=None):
         self.engine.install(changes)
         changes.partitions.clear()
-        return super()._transact(changes)
+        return super()._transact(changes, trace)
 
 
 @pytest.mark.sim
