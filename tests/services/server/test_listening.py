@@ -57,6 +57,21 @@ def test_a_client_that_asks_twice_on_one_connection_is_not(running, monkeypatch)
         assert client.recv(100) == b""
 
 
+def test_no_second_part_of_a_reply_waits_for_a_receipt_of_the_first(running, monkeypatch):
+    options, made = [], listening._Impatient.connection_made
+
+    def noted(self, transport):
+        accepted = transport.get_extra_info("socket")
+        options.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        made(self, transport)
+
+    monkeypatch.setattr(listening._Impatient, "connection_made", noted)
+    with urlopen(f"http://127.0.0.1:{running.port}/problems/not-found", timeout=30):
+        pass
+
+    assert options and all(options)
+
+
 def test_a_server_that_ends_leaves_its_address(corners):
     running = Listening(corners.server.app, ServerPolicy(port=0), corners.server._reports)
     began_at = time.monotonic()
