@@ -116,9 +116,8 @@ class ChangeLog:
         table = np.concatenate(keys)
         if before is not None:
             table = table[_precedes(table, before)]
-        if item is None and len(table) > limit:  # all of them fit: so only the newest are sorted
-            times = table[:, 0]
-            table = table[times >= np.partition(times, -limit)[-limit]]
+        if item is None:  # all of them fit: so only the newest are sorted
+            table = _newest(table, limit)
         order = np.lexsort((table[:, 2], table[:, 1], table[:, 0]))[::-1]
         found: list[KeptChange] = []
         for time_ms, partition, offset, at in table[order].tolist():
@@ -141,6 +140,23 @@ class ChangeLog:
         if since_ms is not None:
             fits &= ring.times[:n] >= since_ms
         return np.flatnonzero(fits)
+
+
+def _newest(table: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """The last ``n`` rows in the order of `ChangeKey`, themselves in any order.
+
+    Many events have one time, as those of a new model: so of the ones at the border the later
+    columns decide.
+    """
+    chosen = []
+    for column in range(len(ChangeKey._fields)):
+        if len(table) <= n:
+            break
+        values = table[:, column]
+        least = np.partition(values, -n)[-n]
+        chosen.append(table[values > least])
+        table, n = table[values == least], n - len(chosen[-1])
+    return np.concatenate([*chosen, table])
 
 
 def _precedes(table: NDArray[np.int64], key: ChangeKey) -> NDArray[np.bool_]:

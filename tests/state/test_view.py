@@ -114,6 +114,24 @@ def test_the_ring_of_changes_keeps_the_newest_of_each_partition():
     assert log.newest(100, since_ms=1045) == found[:10]
 
 
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=30), st.integers(1, 35))
+def test_pages_of_changes_hold_all_of_them_in_order_however_many_have_one_time(rows, limit):
+    names = ClusterNames()
+    log = ChangeLog(names, n_partitions=3, n_events=90)
+    keys = []
+    for offset, (partition, time_ms) in enumerate(rows):
+        event = change("a", "c1", "c2", offset)
+        value, _ = encode_change(event, EventPolicy())
+        log.add(Record(partition, offset, b"a", value, time_ms), event, 0, 1)
+        keys.append(ChangeKey(time_ms, partition, offset))
+
+    paged = []
+    while page := log.newest(limit, before=paged[-1] if paged else None):
+        paged += [kept.key for kept in page]
+
+    assert paged == sorted(keys, reverse=True)
+
+
 @settings(deadline=None)
 @given(
     times=st.lists(st.integers(0, 3 * N_MINUTES), min_size=1, max_size=40),
