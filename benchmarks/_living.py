@@ -23,6 +23,7 @@ from pipeline.config import load
 from pipeline.errors import TransientError
 from pipeline.kernels.cpu import CpuKernels
 from pipeline.messages.codec import decode_change
+from pipeline.messages.events import Cause
 from pipeline.streams.broker import RunningBroker
 from pipeline.streams.kafka.broker import KafkaBroker
 from pipeline.streams.topics import expected_topics
@@ -230,6 +231,8 @@ class Stopwatch(threading.Thread):
                     continue
                 if self._keys is None or key in self._keys:
                     change = decode_change(value)
+                    if change.cause is not Cause.RECORD:
+                        continue  # a model moved the item later on; its record is long through
                     with self._lock:
                         self._seen[change.partition, change.offset] = at
         self._consumer.close()
