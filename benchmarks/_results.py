@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks._results_living import living_parts
+from benchmarks._results_server import server_parts
 from benchmarks._stage import RESULTS
 
 PAGE: Final = Path(__file__).parent / "RESULTS.md"
@@ -34,7 +35,7 @@ while others used the processor is marked. What is not here was not run.
 
 def write_page(folder: Path = RESULTS, page: Path = PAGE) -> Path:
     """Make the page anew from all the files of ``folder``."""
-    parts = [text(figures(folder)), *living_parts(folder)]
+    parts = [text(figures(folder)), *living_parts(folder), *server_parts(folder)]
     page.write_text("\n".join(parts), encoding="utf-8")
     return page
 
