@@ -341,7 +341,8 @@ def main() -> int:
     chosen = parser.parse_args()
 
     settle(chosen.isa, "server")
-    machine = about(chosen, f"Debian package descriptions: {chosen.folder or 'the bundled slice'}")
+    rows = "the bundled slice" if chosen.folder is None else "the full set"
+    machine = about(chosen, f"Debian package descriptions: {rows}")
     print(describe(machine), flush=True)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
