@@ -101,6 +101,10 @@ class Desk:
             finally:
                 self.n_waiting -= 1
 
+    def search_by(self, search: ExactSearch | None) -> None:
+        """Other vectors are kept, or none, so graphs of the former go; with the lock held."""
+        self.search, self.graph, self.graphs = search, None, ()
+
     def noted(self, rows: NDArray[np.intp]) -> None:
         """The vectors of these rows are others now; with the lock held."""
         assert self.search is not None

@@ -123,12 +123,12 @@ class Subscriber:
     def _leave_to(self, ring: Ring) -> None:
         """Go on reading from the ring; what is not in it any more is given up."""
         first = min(queue[0].number for queue in (self._changes, self._others) if queue)
-        held = sorted(self._queued(), key=lambda told: told.number)
+        gone = [told for told in self._queued() if told.number < ring.oldest]
         self._changes.clear()
         self._others.clear()
         self._n_bytes = 0
         self._cursor = max(first, ring.oldest)
-        self._give_up(told for told in held if told.number < ring.oldest)
+        self._give_up(gone)
 
     def _give_up(self, events: Iterable[Told]) -> None:
         """Events go from the ring: changes are dropped, the others wait here."""

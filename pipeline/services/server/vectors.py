@@ -44,7 +44,7 @@ class VectorFollower:
         items = desk.view.items
         with desk.changed:
             items.forget_vectors(desk.embedding.dimensions)
-            desk.search, desk.graph, desk.graphs = ExactSearch(items), None, ()
+            desk.search_by(ExactSearch(items))
         self._copies = broker.reader(desk.topics.vectors)
         self._input = broker.reader(desk.topics.input) if is_compacted else None
         self._waiting: dict[int, dict[int, Record]] = {}
@@ -239,7 +239,7 @@ class VectorFollower:
         if n_bytes <= policy.max_vector_bytes:
             return
         self._is_over = True
-        self._desk.search, self._desk.graph, self._desk.graphs = None, None, ()
+        self._desk.search_by(None)
         items.forget_vectors(0)
         items.vector_offsets[:] = NO_VECTOR
         self._waiting, self._early, self._n_bytes = {}, {}, Counter()
