@@ -110,6 +110,7 @@ class InProcess:
             input_policy=COMPACT,
             executor=Inline(),
             clock=self._clock,
+            steady=self._clock,
             reports=ReclustererReports(
                 get_logger(), Metrics("reclusterer"), Health("reclusterer", poll_timeout_s=1.0)
             ),

@@ -76,7 +76,7 @@ def read_migration(broker: Broker, config: Config, manifest: Manifest) -> Migrat
     if embedding.successor is not None:
         reader = SampleReader(
             broker, config.topics, embedding, config.limits, config.recluster.sample_items,
-            time.time,
+            time.monotonic,
         )  # fmt: skip
         _read_all(reader)
         assert reader.next_sample is not None

@@ -90,8 +90,12 @@ class Decay:
         return weights
 
     def next_landmark_is_due(self, now_s: float) -> bool:
-        """Whether an item of this moment weighs the most that there is: after 8 half-lives."""
-        return now_s * 1000.0 - self.landmark_ms >= _MAX_DOUBLINGS * self.half_life_ms
+        """Whether an item of this moment weighs the most that there is: after 8 half-lives.
+
+        Or so little as if it were a half-life old: the clock that set the landmark was set back.
+        """
+        past_ms = now_s * 1000.0 - self.landmark_ms
+        return past_ms >= _MAX_DOUBLINGS * self.half_life_ms or past_ms <= -self.half_life_ms
 
 
 @cache

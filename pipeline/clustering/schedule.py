@@ -151,22 +151,18 @@ class ReclusterSchedule:
         self._is_told = True
         self._next_instant_s = None
 
-    def bootstrap_due(
-        self, now_s: float, *, n_items: int, first_record_s: float | None
-    ) -> Trigger | None:
-        """Whether the first model is due; ``first_record_s``: when the first item came."""
-        if not n_items or first_record_s is None:
+    def bootstrap_due(self, *, n_items: int, waited_s: float | None) -> Trigger | None:
+        """Whether the first model is due; ``waited_s``: since the first item came."""
+        if not n_items or waited_s is None:
             return None
-        if n_items >= self.policy.bootstrap_items:
-            return Trigger.FIRST
-        has_waited = now_s - first_record_s >= self.policy.bootstrap_max_wait_s
-        return Trigger.FIRST if has_waited else None
+        is_due = n_items >= self.policy.bootstrap_items
+        return Trigger.FIRST if is_due or waited_s >= self.policy.bootstrap_max_wait_s else None
 
     def due(self, now_s: float, standing: Standing) -> Trigger | None:
         """Why a fit is due, or None; asked all the time, for it also sees alarms end."""
         if not standing.is_drifting:
             self.n_drifting = 0
-        age_s = now_s - self.last_attempt_s
+        age_s = self._age_s(now_s)
         if age_s < self.policy.min_interval_s:
             return None
         trigger = self._due_by_standing(age_s, standing)
@@ -180,6 +176,20 @@ class ReclusterSchedule:
         if trigger is None and age_s >= self.policy.max_age_s:
             trigger = Trigger.AGE
         return trigger
+
+    def rests(self, now_s: float) -> bool:
+        """Whether an attempt was rejected just now, so that the next one waits."""
+        return self.n_rejected > 0 and self._age_s(now_s) < self.pause_s
+
+    def _age_s(self, now_s: float) -> float:
+        """Since the last attempt.
+
+        One that lies ahead was told by a clock that was set back since. It counts as of this
+        moment, or nothing would be due until the clock has come there again.
+        """
+        if now_s < self.last_attempt_s:
+            self.last_attempt_s, self._next_instant_s = now_s, None
+        return now_s - self.last_attempt_s
 
     def _due_by_standing(self, age_s: float, standing: Standing) -> Trigger | None:
         """What waits for the pause: it was there before, and may have been in vain."""

@@ -70,11 +70,15 @@ class Following:
         self.totals.fold(records[start:])
         return len(records)
 
-    def revision(self, model: Model, *, now_s: float) -> Model | None:
-        """The next revision, if it is time and a centroid moves; again until it is `published`."""
+    def revision(self, model: Model, created_at_ms: int, *, now_s: float) -> Model | None:
+        """The next revision, if it is time and a centroid moves; again until it is `published`.
+
+        ``now_s`` is of a clock that never goes back, here and below: one that was set back would
+        hold the next revision up for just as long.
+        """
         if not self._has_news or now_s - self._published_s < self.policy.min_interval_s:
             return None
-        found = self._rule.propose(model, self.totals, int(now_s * 1000))
+        found = self._rule.propose(model, self.totals, created_at_ms)
         self._has_news = found is not None
         return found
 

@@ -101,6 +101,7 @@ def new_reclusterer(
     input_policy: str,
     executor: Executor,
     clock: Callable[[], float],
+    steady: Callable[[], float],
     reports: ReclustererReports,
 ) -> Reclusterer:
     """The reclusterer, which has fenced the one before it."""
@@ -123,6 +124,7 @@ def new_reclusterer(
         kernels=kernels,
         executor=executor,
         clock=clock,
+        steady=steady,
         reports=reports,
     )
 
@@ -204,6 +206,7 @@ def run_reclusterer(
                 input_policy=input_policy,
                 executor=executor,
                 clock=time.time,
+                steady=time.monotonic,
                 reports=reports,
             )
             serve(reclusterer, stop=stop, reports=reports)

@@ -73,7 +73,9 @@ class Reclusterer:
     executor: Executor
     """Runs the fits, one at a time, and what drift needs; the loop goes on beside them."""
     clock: Callable[[], float]
-    """Seconds since 1970: ages outlive a process."""
+    """Seconds since 1970: ages outlive a process, and somebody may set this clock back."""
+    steady: Callable[[], float]
+    """Seconds of a clock that never goes back, for pauses."""
     reports: ReclustererReports
 
     inbox: Inbox = field(init=False)
@@ -102,7 +104,7 @@ class Reclusterer:
         topics, embedding = given.topics, given.embedding
         self.inbox = Inbox(broker, self.stream, topics)
         self.sampling = SampleReader(
-            broker, topics, embedding, given.limits, given.recluster.sample_items, self.clock
+            broker, topics, embedding, given.limits, given.recluster.sample_items, self.steady
         )
         self.workshop = Workshop(
             self.sampling,
@@ -110,6 +112,7 @@ class Reclusterer:
             self.kernels,
             self.executor,
             given.clustering.half_life_s,
+            self.clock,
         )
         totals = self._new_totals(embedding)
         self.alarms = Alarms(broker, topics, given.events, given.drift, totals, self.executor)
@@ -127,8 +130,8 @@ class Reclusterer:
             self.clock,
         )
         self._schedule = ReclusterSchedule(given.recluster, self.clock())
-        self._lag = GroupLag(broker, given.assigner_group, topics.input, self.clock)
-        self._migration = Migration(embedding.next.share, self.clock)
+        self._lag = GroupLag(broker, given.assigner_group, topics.input, self.steady)
+        self._migration = Migration(embedding.next.share, self.steady)
 
     @property
     def model(self) -> Model | None:
@@ -252,8 +255,9 @@ class Reclusterer:
         """Centroids after their members, alarms after their windows."""
         if self.model is None or self._outcome is not None:
             return
-        began = self.clock()
-        revision = self.following.revision(self.model, now_s=began)
+        began = self.steady()
+        created_at_ms = int(self.clock() * 1000)
+        revision = self.following.revision(self.model, created_at_ms, now_s=began)
         if revision is not None:
             records = model_records(revision, self.settings.topics.model, previous=self.model)
             self.inbox.commit(records)
@@ -261,7 +265,7 @@ class Reclusterer:
             self.following.published(revision, now_s=began)
             self.alarms.follow(revision)
             self.reports.revision_published(
-                revision, n_moved=len(records) - 2, duration_s=self.clock() - began
+                revision, n_moved=len(records) - 2, duration_s=self.steady() - began
             )
         alarms = self.alarms.due
         if alarms:
@@ -292,7 +296,7 @@ class Reclusterer:
             return
         if self.model is None:
             trigger = self._schedule.bootstrap_due(
-                now, n_items=len(self.sampling.sample), first_record_s=self.sampling.first_record_at
+                n_items=len(self.sampling.sample), waited_s=self.sampling.waited_s
             )
         else:
             trigger = self._schedule.due(now, self._standing(self.model))
@@ -305,7 +309,7 @@ class Reclusterer:
             self._outcome = self._outcomes.renewal(self.model)
             self._publish(self._outcome)
         elif self.model is not None and self._novelty is not None:
-            newborn = self._novelty.newborn(self.model, now_s=now)
+            newborn = self._novelty.newborn(self.model, now_s=self.steady())
             if newborn is not None:
                 self._begin(self.workshop.grow(newborn, self.model))
 
@@ -314,9 +318,7 @@ class Reclusterer:
         sampling, successor = self.sampling, self.sampling.embedding.successor
         if successor is None or sampling.next_sample is None or not sampling.has_caught_up:
             return False
-        if self._schedule.n_rejected and now_s - self._schedule.last_attempt_s < (
-            self._schedule.pause_s
-        ):
+        if self._schedule.rests(now_s):
             return False
         if not self._migration.is_due(sampling.sample, sampling.next_sample):
             return False
@@ -433,7 +435,7 @@ class Reclusterer:
         self.reports.recluster_ended()
 
     def _quality(self, model: Model) -> Quality:
-        return self.following.quality(model, now_s=self.clock(), silhouette=self._silhouette)
+        return self.following.quality(model, now_s=self.steady(), silhouette=self._silhouette)
 
     # --- what others need to know -------------------------------------------------
 

@@ -30,12 +30,12 @@ class SampleReader:
     embedding: EmbeddingPolicy
     limits: LimitPolicy
     max_items: int
-    clock: Callable[[], float]
+    steady: Callable[[], float]
+    """Seconds of a clock that never goes back."""
     sample: Sample = field(init=False)
     next_sample: Sample | None = field(init=False)
     """The same items by their vectors of the next embedding model; None: none is on its way."""
-    first_record_at: float | None = None
-    """When the first item was seen."""
+    _first_item_s: float | None = None
     _input: Reader | None = None
     _goal: dict[int, int] | None = None
     """Where the input ended when somebody began to wait for it."""
@@ -93,6 +93,11 @@ class SampleReader:
         if records:
             self._fold(records)
         return len(records)
+
+    @property
+    def waited_s(self) -> float | None:
+        """Seconds since the first item was seen; None: none was."""
+        return None if self._first_item_s is None else self.steady() - self._first_item_s
 
     @property
     def needs_more(self) -> bool:
@@ -172,8 +177,8 @@ class SampleReader:
         else:
             for good in _runs(records, batch):
                 self._apply_both(self.next_sample, records, good, batch)
-        if self.first_record_at is None and len(batch.vectors):
-            self.first_record_at = self.clock()
+        if self._first_item_s is None and len(batch.vectors):
+            self._first_item_s = self.steady()
 
     def _apply_both(
         self, successors: Sample, records: Sequence[Record], good: Sequence[int], batch: Decoded

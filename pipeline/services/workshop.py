@@ -76,8 +76,10 @@ class Workshop:
     settings: FitSettings
     kernels: Kernels
     executor: Executor
-    half_life_s: float | None = None
+    half_life_s: float | None
     """What the next epoch's members fade by, and so those that it is fitted on."""
+    clock: Callable[[], float]
+    """Seconds since 1970."""
 
     def recluster(self, trigger: Trigger, command: Command | None, incumbent: Model | None) -> Job:
         """A full fit."""
@@ -215,14 +217,14 @@ class Workshop:
         must_publish: bool,
         sample: Sample | None = None,
     ) -> Job:
-        phases = Phases(self.sampling.clock)
+        phases = Phases(self.clock)
         phases.at("load")
         chosen = self.sampling.sample if sample is None else sample
         _, points, timestamps = chosen.snapshot()
         weights = None
         if self.half_life_s is not None:
             # any moment does as the landmark: only how they compare matters to a fit
-            now_ms = int(self.sampling.clock() * 1000)
+            now_ms = int(self.clock() * 1000)
             weights = Decay(self.half_life_s, now_ms).weight(timestamps)
         job = Job(
             trigger=trigger,

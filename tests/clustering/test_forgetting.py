@@ -157,6 +157,13 @@ def test_a_new_landmark_is_due_when_the_newest_weighs_the_most():
     assert weigh(WEEK, round(at_s * 1000)) == [MAX_WEIGHT]
 
 
+def test_a_new_landmark_is_due_when_a_clock_had_set_it_far_ahead():
+    back_s = (LANDMARK_MS - WEEK_MS) / 1000
+
+    assert WEEK.next_landmark_is_due(back_s)
+    assert not WEEK.next_landmark_is_due(back_s + 0.001)
+
+
 @pytest.mark.parametrize("half_life_s", [0.0, -1.0, 0.0009, 1.1e9, float("nan"), float("inf")])
 def test_a_half_life_that_cannot_be_counted_is_refused(half_life_s):
     with pytest.raises(ConfigError, match=r"clustering\.half_life_s is"):

@@ -121,6 +121,27 @@ def test_history_told_at_the_start_ends_with_the_latest_attempt():
     assert schedule.n_rejected == 2
 
 
+@pytest.mark.parametrize("back_s", [100.0, 10_000_000.0])
+def test_a_clock_that_was_set_back_counts_from_there(back_s):
+    fitted_at = 20_000_000.0
+    now_s = fitted_at - back_s
+    schedule = scheduled(fitted_at, schedule="*/10 * * * *", max_age_s=7200.0)
+
+    assert schedule.due(now_s, Standing(n_updates=10**9)) is None
+    assert schedule.due(now_s + 60.0, Standing(n_updates=10**9)) is Trigger.UPDATES
+    assert schedule.due(now_s + 600.0, Standing(n_updates=0)) is Trigger.SCHEDULE
+
+
+def test_a_rejected_attempt_rests_and_not_longer_for_a_clock_set_back():
+    schedule = scheduled()
+    schedule.attempted(1000.0, published=False)
+
+    assert schedule.rests(1000.0 + schedule.pause_s - 1.0)
+    assert not schedule.rests(1000.0 + schedule.pause_s)
+    assert schedule.rests(500.0)
+    assert not schedule.rests(500.0 + schedule.pause_s)
+
+
 def test_before_any_attempt_age_counts_from_the_start():
     schedule = ReclusterSchedule(POLICY, last_attempt_s=5000.0)
 
@@ -210,20 +231,20 @@ def test_a_storm_would_be_noticed():
 
 
 @pytest.mark.parametrize(
-    ("now_s", "n_items", "first_record_s", "expected"),
+    ("n_items", "waited_s", "expected"),
     [
-        (100.0, 0, None, None),
-        (100.0, 0, 0.0, None),  # came, and was deleted
-        (100.0, 1, 40.1, None),
-        (100.0, 1, 40.0, Trigger.FIRST),
-        (41.0, 4999, 40.0, None),
-        (41.0, 5000, 40.0, Trigger.FIRST),
+        (0, None, None),
+        (0, 100.0, None),  # came, and was deleted
+        (1, 59.9, None),
+        (1, 60.0, Trigger.FIRST),
+        (4999, 1.0, None),
+        (5000, 1.0, Trigger.FIRST),
     ],
 )
-def test_the_first_fit_waits_for_items_or_for_its_time(now_s, n_items, first_record_s, expected):
+def test_the_first_fit_waits_for_items_or_for_its_time(n_items, waited_s, expected):
     schedule = ReclusterSchedule(ReclusterPolicy(), last_attempt_s=0.0)
 
-    found = schedule.bootstrap_due(now_s, n_items=n_items, first_record_s=first_record_s)
+    found = schedule.bootstrap_due(n_items=n_items, waited_s=waited_s)
 
     assert found is expected
 

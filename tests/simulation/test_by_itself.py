@@ -45,6 +45,22 @@ def test_centroids_follow_their_members_and_say_who_moved():
     judge(world, inputs)
 
 
+def test_neither_centroids_nor_fits_wait_for_a_clock_that_was_set_back():
+    world, inputs = world_of(recluster={"max_updates": 60, "min_interval_s": 1})
+    world.ahead_s = 86_400.0
+    for i in range(80):
+        put(world, i, CORNERS[i % 4] + world.rng.normal(0, 2, 3))
+    world.settle(ahead_s=86_400.0)  # a fit and revisions of tomorrow
+    before = newest_model(world)[2]
+
+    for i in range(80):
+        put(world, i, CORNERS[i % 4] + world.rng.normal(0, 3, 3))
+    world.settle()
+
+    assert newest_model(world)[2]["epoch"] > before["epoch"] > 1
+    judge(world, inputs)
+
+
 def test_without_tier_2_no_centroid_moves():
     world, inputs = world_of(follows=False)
     before = newest_model(world)

@@ -150,7 +150,7 @@ class InstallsFirst(Assigner):
 @pytest.mark.sim
 def test_control_an_install_before_the_commit_is_caught():
     caught = []
-    for seed in range(16):
+    for seed in range(32):
         try:
             judge(*play(seed, assigner=InstallsFirst))
         except (AssertionError, KeyError, ValueError) as error:

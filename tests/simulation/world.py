@@ -37,6 +37,7 @@ N_DIMS = 3
 KERNELS = CpuKernels(threads=1)
 
 
+CLOCK_JUMPS_S = (-86_400.0, -60.0, 0.0, 0.0, 60.0, 86_400.0)
 TOMBSTONE_S = 10.0
 """What `delete.retention.ms` is here: a tombstone that a cleaning has met so long ago may go."""
 
@@ -116,6 +117,8 @@ class World:
         self.is_compacted = keeps_vectors(settings[0])
         self.compacts_unread = compacts_unread
         self.now_s = 1_000_000.0
+        self.ahead_s = 0.0
+        """What a wall clock says too much."""
         self.assigners = {}
         self.streams = {}
         """Slot -> the streams of every process there was in it."""
@@ -180,7 +183,8 @@ class World:
             settings=settings,
             kernels=KERNELS,
             executor=Inline(),
-            clock=lambda: self.now_s,
+            clock=lambda: self.now_s + self.ahead_s,
+            steady=lambda: self.now_s,
             reports=reports,
         )
 
@@ -277,6 +281,8 @@ class World:
         """Random steps of everybody, with faults."""
         for _ in range(n_steps):
             self.now_s += float(self.rng.random())
+            if self.rng.random() < 0.01:
+                self.ahead_s = float(self.rng.choice(CLOCK_JUMPS_S))
             self._something()
 
     def _something(self):
@@ -351,10 +357,10 @@ class World:
         for instance in sorted(self.assigners):
             self.start_assigner(instance)
 
-    def settle(self, n_rounds=400):
+    def settle(self, n_rounds=400, *, ahead_s=0.0):
         """Everybody works without faults until there is nothing left to do."""
         self.broker.faults.clear()
-        self.crash_rate = 0.0
+        self.crash_rate, self.ahead_s = 0.0, ahead_s
         self.broker.batch_sizes = None
         quiet = 0
         for _ in range(n_rounds):
