@@ -50,14 +50,23 @@ def test_neither_centroids_nor_fits_wait_for_a_clock_that_was_set_back():
     world.ahead_s = 86_400.0
     for i in range(80):
         put(world, i, CORNERS[i % 4] + world.rng.normal(0, 2, 3))
-    world.settle(ahead_s=86_400.0)  # a fit and revisions of tomorrow
+    world.settle(ahead_s=86_400.0)
+    for i in range(1, 80, 4):  # too few for a fit
+        put(world, i, CORNERS[1] + [4, 0, 0])
+    world.settle(ahead_s=86_400.0)
     before = newest_model(world)[2]
+    assert (before["epoch"], before["revision"]) > (2, 0)  # both are of tomorrow
+
+    for i in range(0, 80, 4):
+        put(world, i, CORNERS[0] + [4, 0, 0])
+    world.settle()
+    assert newest_model(world)[2]["epoch"] == before["epoch"]
+    judge(world, inputs)
 
     for i in range(80):
         put(world, i, CORNERS[i % 4] + world.rng.normal(0, 3, 3))
     world.settle()
-
-    assert newest_model(world)[2]["epoch"] > before["epoch"] > 1
+    assert newest_model(world)[2]["epoch"] > before["epoch"]
     judge(world, inputs)
 
 
