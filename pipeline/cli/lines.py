@@ -68,7 +68,7 @@ def change_line(change: ClusterChange) -> Text:
     item = printable(change.item)
     if len(item) > _ITEM_WIDTH:
         item = item[: _ITEM_WIDTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    line = Text(clock_time(change.occurred_at_ms), style="dim")
+    line = Text().append(clock_time(change.occurred_at_ms), style="dim")
     line.append(f"  {mark} ", style=f"bold {colour}")
     line.append(f"{item:<{_ITEM_WIDTH}}  ", style="bold")
     before = change.from_cluster or ""
@@ -88,7 +88,7 @@ def change_line(change: ClusterChange) -> Text:
 
 def lifecycle_line(event: Lifecycle) -> Text:
     """One step of a cluster, or of the model."""
-    line = Text(clock_time(event.occurred_at_ms), style="dim")
+    line = Text().append(clock_time(event.occurred_at_ms), style="dim")
     line.append("  ")
     line.append(f"{event.type:<9}", style=f"bold {_STYLES[event.type]}")
     line.append(f"  {event.cluster or 'model':<7}", style="bold")
@@ -101,7 +101,7 @@ def lifecycle_line(event: Lifecycle) -> Text:
 def drift_line(alarm: Drift) -> Text:
     """One alarm, raised or cleared, and what it means."""
     is_raised = alarm.state == "raised"
-    line = Text(clock_time(alarm.occurred_at_ms), style="dim")
+    line = Text().append(clock_time(alarm.occurred_at_ms), style="dim")
     line.append("  ")
     line.append(f"{printable(alarm.state):<7}", style="bold red" if is_raised else "bold green")
     line.append(f"  {alarm.cluster or 'model':<7}", style="bold")
