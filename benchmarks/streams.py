@@ -1,27 +1,33 @@
 """Live streams: from commit to client, with a thousand of them at 2 000 events a second.
 
 A server over the broker in memory, its follower, its view and its web server, in one process; the
-clients in another, on this machine's cores as well. An event is timed from when it is written to
-when the client has read it; what a real broker takes to hand it out is not in it. One client in a
-hundred gets everything, the others what touches two clusters of a hundred; one in ten watches the
-state of all clusters as well. Ten lifecycle events a second go to everybody: none may be missing.
+clients in another. An event is timed from when it is written to when the client has read it; what a
+real broker takes to hand it out is not in it. One client in a hundred gets everything, the others
+what touches two clusters of a hundred; one in ten watches the state of all clusters as well. Ten
+lifecycle events a second go to everybody: none may be missing.
+
+Both processes share the machine's cores, so a client's cost counts, too. All thousand are one loop
+over sockets; what is counted (events, lifecycle, bytes, dropped) is counted of every client, and
+one in seven is timed, event by event: of each kind as many as there are among all. The load is
+encoded beforehand, and its writer shares the process, and the interpreter's lock, with the server.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import base64
 import importlib
 import json
 import multiprocessing
 import os
 import re
+import selectors
+import socket
 import sys
 import time
-from itertools import count
+from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,8 +50,12 @@ from pipeline.telemetry.logs import get_logger
 from pipeline.telemetry.metrics import Metrics
 
 N_CLUSTERS, N_DIMS, TICK_S, LIFECYCLE_EVERY_S = 100, 8, 0.01, 0.1
-CHANGE_ID, LIFECYCLE_ID = re.compile(rb'"id":"t/(\d+)/'), re.compile(rb'"id":"l/(\d+)/')
-SETTLE_S, SILENCE_LIMIT_S = 2.0, 60.0
+EVENT_ID = re.compile(rb'"id":"[tl]/(\d+)/')
+SETTLE_S, QUIET_S, SILENCE_LIMIT_S = 2.0, 5.0, 60.0
+TIMED_ONE_IN = 7
+"""Among a thousand clients: 143, of which 2 get everything and 15 watch the state."""
+STAMP = b"0" * 20
+"""Stands where the nanosecond goes at which an event is written."""
 
 
 def opened(broker: MemoryBroker, config: Config) -> None:
@@ -80,6 +90,7 @@ def serve(pipe: Connection, rate: float, seconds: float, n_clients: int) -> None
     metrics, health = Metrics("server"), Health("server", poll_timeout_s=1)
     reports = ServerReports(get_logger(), metrics, health)
     server = Server(config, broker, CpuKernels(threads=1), input_is_compacted=True, reports=reports)
+    load = load_of(config, int(rate * seconds) + 1)
     with Listening(server.app, config.server, reports) as running:
         pipe.send(running.port)
         while not pipe.poll():
@@ -91,14 +102,16 @@ def serve(pipe: Connection, rate: float, seconds: float, n_clients: int) -> None
             time.sleep(0.01)
         pipe.recv()
         cpu_s, began_at = time.process_time(), time.monotonic()
-        sent = written(broker, config, server, rate, seconds)
+        sent = written(broker, config, server, load, rate, seconds)
         last = time.monotonic() + SETTLE_S
         while time.monotonic() < last:
             server.step()
             time.sleep(0.002)
         cores = (time.process_time() - cpu_s) / (time.monotonic() - began_at)
         pipe.send(sent | {"server_cores": round(cores, 2)})
-        pipe.recv()
+        while not pipe.poll():  # who is behind still gets what waits for him
+            server.step()
+            time.sleep(0.002)
         server.close()
 
 
@@ -107,36 +120,61 @@ def _n_subscribed(server: Server) -> int:
     return sum(len(client.feeds) for client in set(server.streams._clients))
 
 
+class Load(NamedTuple):
+    """One change, and where its item is then, as records; both bear `STAMP`."""
+
+    key: bytes
+    change: bytes
+    headers: Any
+    placed: bytes
+
+
+def load_of(config: Config, n_changes: int) -> list[Load]:
+    """What will be written: what it costs to encode it is a worker's, not a server's."""
+    rng, policy, made = np.random.default_rng(7), EventPolicy(), []
+    pairs = rng.integers(0, N_CLUSTERS, n_changes), rng.integers(1, N_CLUSTERS, n_changes)
+    now_ms = int(time.time() * 1000)
+    for n, (at, ahead) in enumerate(zip(*pairs, strict=True)):
+        source, target, p = f"c{at}", f"c{(at + ahead) % N_CLUSTERS}", n % config.topics.partitions
+        change = ClusterChange(
+            f"t/{STAMP.decode()}/{n}", ChangeType.REASSIGNED, f"item-{n % 50_000}", source, target,
+            Cause.RECORD, 1.0, 0.5, 0.5, 1, 0, config.topics.input, p, n, now_ms,
+        )  # fmt: skip
+        value, headers = encode_change(change, policy)
+        assert STAMP in value
+        placed = encode_assignment(target, 1.0, 0, 1, 0, p, n)
+        made.append(Load(change.item.encode(), value, headers, placed))
+    return made
+
+
 def written(
-    broker: MemoryBroker, config: Config, server: Server, rate: float, seconds: float
+    broker: MemoryBroker,
+    config: Config,
+    server: Server,
+    load: list[Load],
+    rate: float,
+    seconds: float,
 ) -> dict[str, int]:
     """Write events as they are due, some in each transaction, and let the server follow."""
-    rng, places = np.random.default_rng(7), count()
     n_changes = n_lifecycle = 0
-    policy, partitions = EventPolicy(), config.topics.partitions
+    policy, topics = EventPolicy(), config.topics
     began_at = time.monotonic()
     next_lifecycle = LIFECYCLE_EVERY_S
     while (now := time.monotonic() - began_at) < seconds:
-        stamp = time.monotonic_ns()
-        broker.now_ms = int(time.time() * 1000)
+        stamp = b"%020d" % time.monotonic_ns()
+        now_ms = broker.now_ms = int(time.time() * 1000)
         while n_changes < rate * now:
-            source, target = (f"c{i}" for i in rng.choice(N_CLUSTERS, 2, replace=False))
-            n, p = next(places), n_changes % partitions
-            change = ClusterChange(
-                f"t/{stamp}/{n}", ChangeType.REASSIGNED, f"item-{n % 50_000}", source, target,
-                Cause.RECORD, 1.0, 0.5, 0.5, 1, 0, config.topics.input, p, n, broker.now_ms,
-            )  # fmt: skip
-            value, headers = encode_change(change, policy)
-            key = change.item.encode()
-            broker.append(config.topics.changes, p, key, value, headers, broker.now_ms)
-            placed = encode_assignment(target, 1.0, 0, 1, 0, p, n)
-            broker.append(config.topics.assignments, p, key, placed, (), broker.now_ms)
+            key, change, headers, placed = load[n_changes]
+            p, change = n_changes % topics.partitions, change.replace(STAMP, stamp, 1)
+            broker.append(topics.changes, p, key, change, headers, now_ms)
+            broker.append(topics.assignments, p, key, placed, (), now_ms)
             n_changes += 1
         if now > next_lifecycle:
             next_lifecycle += LIFECYCLE_EVERY_S
-            told = Lifecycle(f"l/{stamp}/{n_lifecycle}", LifecycleType.LABELLED, 1, 0, None, None)
+            name = f"l/{stamp.decode()}/{n_lifecycle}"
+            told = Lifecycle(name, LifecycleType.LABELLED, 1, 0, None, None)
             value, headers = encode_lifecycle(told, policy)
-            broker.append(config.topics.lifecycle, 0, told.key, value, headers, broker.now_ms)
+            broker.append(topics.lifecycle, 0, told.key, value, headers, now_ms)
             n_lifecycle += 1
         server.step()
         time.sleep(max(0.0, TICK_S - (time.monotonic() - began_at - now)))
@@ -146,101 +184,131 @@ def written(
 class Listener:
     """A client as lean as one can be: the machine shall be the server's."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, port: int) -> None:
         self.waits_ns: list[int] = []
         self.n_lifecycle = self.n_changes = self.n_dropped = self.n_bytes = self.n_state = 0
+        self.is_timed, self.is_filtered = number % TIMED_ONE_IN == 0, number % 100 > 0
+        self.is_closed = False
+        self._rest = b""
+        source = f"127.0.1.{1 + number // MAX_PER_ADDRESS}"
+        self.socket = socket.create_connection(("127.0.0.1", port), source_address=(source, 0))
+        self.socket.sendall(
+            b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n"
+            b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: " + base64.b64encode(os.urandom(16)) + b"\r\n\r\n"
+        )
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += self.socket.recv(4096)
+        assert head.startswith(b"HTTP/1.1 101"), head
+        self._rest = head.partition(b"\r\n\r\n")[2]
         channels = ["changes", "lifecycle"] + ["clusters"] * (number % 10 == 0)
         chosen = [f"c{number % N_CLUSTERS}", f"c{(number + 37) % N_CLUSTERS}"]
-        wanted = {} if number % 100 == 0 else {"clusters": chosen}
-        self.question = {"type": "subscribe", "id": "", "channels": channels, "filter": wanted}
-        self.source = f"127.0.1.{1 + number // MAX_PER_ADDRESS}"
+        wanted = {"clusters": chosen} if self.is_filtered else {}
+        question = {"type": "subscribe", "id": "", "channels": channels, "filter": wanted}
+        said = json.dumps(question).encode()
+        self.socket.sendall(b"\x81\xfe" + len(said).to_bytes(2, "big") + bytes(4) + said)
+        self.socket.setblocking(False)
 
-    async def listen(self, port: int) -> None:
-        """Until the server says bye."""
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, local_addr=(self.source, 0), limit=2**22
-        )
-        key = base64.b64encode(os.urandom(16))
-        writer.write(
-            b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n"
-            b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
-        )
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 101"), head
-        said = json.dumps(self.question).encode()
-        writer.write(b"\x81\xfe" + len(said).to_bytes(2, "big") + bytes(4) + said)
-        while True:
-            first, size = await reader.readexactly(2)
+    def read(self, buffer: memoryview) -> None:
+        """Take what has come, whole messages of it."""
+        n = self.socket.recv_into(buffer)
+        now_ns = time.monotonic_ns()
+        data = self._rest + buffer[:n] if self._rest else bytes(buffer[:n])
+        at, self.is_closed = 0, not n
+        while len(data) - at >= 2:
+            begin, size = at + 2, data[at + 1]
             if size >= 126:
-                size = int.from_bytes(await reader.readexactly(2 if size == 126 else 8), "big")
-            body = await reader.readexactly(size)
-            if first & 0xF == 9:  # ping
-                writer.write(bytes([0x8A, 0x80 | size]) + bytes(4) + body)
-            elif first & 0xF == 8:
-                writer.close()
-                return
-            else:
-                self.hear(body, time.monotonic_ns())
+                begin += 2 if size == 126 else 8
+                size = int.from_bytes(data[at + 2 : begin], "big")
+            if len(data) < begin + size:
+                break
+            self._take(data[at] & 0xF, data[begin : begin + size], now_ns)
+            at = begin + size
+        self._rest = data[at:]
 
-    def hear(self, body: bytes, now_ns: int) -> None:
-        """Take one message."""
+    def _take(self, kind: int, body: bytes, now_ns: int) -> None:
         self.n_bytes += len(body)
-        if not body.startswith(b'{"type":"events"'):
+        if kind == 9:  # ping
+            self.socket.send(bytes([0x8A, 0x80 | len(body)]) + bytes(4) + body)
+        elif kind == 8:
+            self.is_closed = True
+        elif body.startswith(b'{"type":"events"'):
+            self.n_changes += body.count(b'"id":"t/')
+            self.n_lifecycle += body.count(b'"id":"l/')
+            end = body.rindex(b'"dropped":') + 10
+            self.n_dropped += int(body[end : body.index(b",", end)])
+            if self.is_timed:
+                self.waits_ns += [now_ns - int(stamp) for stamp in EVENT_ID.findall(body)]
+        else:
             self.n_state += body.startswith((b'{"type":"delta"', b'{"type":"key"'))
-            return
-        for found in (CHANGE_ID.findall(body), lifecycle := LIFECYCLE_ID.findall(body)):
-            self.waits_ns += [now_ns - int(stamp) for stamp in found]
-        self.n_lifecycle += len(lifecycle)
-        self.n_changes += body.count(b'"id":"t/')
-        self.n_dropped += int(body.rpartition(b'"dropped":')[2].partition(b",")[0])
 
 
-async def listened(port: int, n_clients: int, pipe: Connection) -> dict[str, Any]:
+class Crowd:
+    """All clients, read from as something comes."""
+
+    def __init__(self, port: int, n_clients: int) -> None:
+        self.clients: list[Listener] = []
+        self._selector, self._buffer = selectors.DefaultSelector(), memoryview(bytearray(2**20))
+        for number in range(n_clients):
+            client = Listener(number, port)
+            self.clients.append(client)
+            self._selector.register(client.socket, selectors.EVENT_READ, client)
+            self.listen(0.0, lambda: True)
+
+    def listen(self, seconds: float, is_enough: Callable[[], bool] = lambda: False) -> None:
+        """For so long, or until it is enough."""
+        ends_at = time.monotonic() + seconds
+        while True:
+            for key, _ in self._selector.select(0.0 if not seconds else 0.05):
+                key.data.read(self._buffer)
+                if key.data.is_closed:
+                    self._selector.unregister(key.fileobj)
+                    key.data.socket.close()
+            if is_enough() or time.monotonic() >= ends_at:
+                return
+
+    def total(self, name: str) -> int:
+        """Of all clients."""
+        return sum(getattr(client, name) for client in self.clients)
+
+
+def listened(port: int, n_clients: int, pipe: Connection) -> dict[str, Any]:
     """All clients, from the word to the end; what they felt."""
-    clients = [Listener(number) for number in range(n_clients)]
-    tasks = []
-    for client in clients:
-        tasks.append(asyncio.create_task(client.listen(port)))
-        await asyncio.sleep(0.002)
-    await asyncio.sleep(SETTLE_S)
+    crowd = Crowd(port, n_clients)
+    crowd.listen(SETTLE_S)
     cpu_s, began_at = time.process_time(), time.monotonic()
     pipe.send("begin")
-    sent: dict[str, Any] = await asyncio.to_thread(pipe.recv)
+    crowd.listen(float("inf"), pipe.poll)
+    sent: dict[str, Any] = pipe.recv()
     cores = (time.process_time() - cpu_s) / (time.monotonic() - began_at)
-    await _silence(clients)
+    heard, before, ends_at = 0, -1, time.monotonic() + SILENCE_LIMIT_S
+    while heard != before and time.monotonic() < ends_at:
+        before = heard
+        crowd.listen(QUIET_S)
+        heard = crowd.total("n_changes") + crowd.total("n_lifecycle")
+    n_failed = crowd.total("is_closed")
     pipe.send("end")
-    ends = await asyncio.gather(*tasks, return_exceptions=True)
-    waits_ms = np.array([wait for client in clients for wait in client.waits_ns]) / 1e6
-    for reason in {repr(end) for end in ends if end is not None}:
-        print(f"a client ended by {reason}", file=sys.stderr, flush=True)
+    crowd.listen(SILENCE_LIMIT_S, lambda: crowd.total("is_closed") == n_clients)
+    waits_ms = np.array([wait for client in crowd.clients for wait in client.waits_ns]) / 1e6
     if not len(waits_ms):
-        raise SystemExit(f"nothing came: {sent}, {len(clients)} clients")
-    filtered = [client for n, client in enumerate(clients) if n % 100]
+        raise SystemExit(f"nothing came: {sent}, {n_clients} clients")
     return sent | {
         "clients": n_clients,
-        "failed": sum(end is not None for end in ends),
-        "delivered": len(waits_ms),
-        "dropped": sum(client.n_dropped for client in clients),
-        "dropped_filtered": sum(client.n_dropped for client in filtered),
-        "lifecycle_missing": sum(sent["lifecycle"] - client.n_lifecycle for client in clients),
-        "state_frames": sum(client.n_state for client in clients),
-        "mb": round(sum(client.n_bytes for client in clients) / 1e6),
+        "failed": n_failed,
+        "delivered": heard,
+        "timed": len(waits_ms),
+        "dropped": crowd.total("n_dropped"),
+        "dropped_filtered": sum(c.n_dropped for c in crowd.clients if c.is_filtered),
+        "lifecycle_missing": sum(sent["lifecycle"] - c.n_lifecycle for c in crowd.clients),
+        "state_frames": crowd.total("n_state"),
+        "mb": round(crowd.total("n_bytes") / 1e6),
         "clients_cores": round(cores, 2),
         "latency_ms": {
             name: round(float(np.quantile(waits_ms, share)), 1)
             for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
         },
     }
-
-
-async def _silence(clients: list[Listener]) -> None:
-    """Until no more events come: who is behind still gets what waits for him."""
-    ends_at, heard, before = time.monotonic() + SILENCE_LIMIT_S, -1, -2
-    while heard != before and time.monotonic() < ends_at:
-        before = heard
-        await asyncio.sleep(SETTLE_S)
-        heard = sum(len(client.waits_ns) for client in clients)
 
 
 def main() -> int:
@@ -262,7 +330,7 @@ def main() -> int:
     process = context.Process(target=itself.serve, args=told)
     process.start()
     theirs.close()  # so that its end is ours, too
-    found = asyncio.run(listened(ours.recv(), options.clients, ours))
+    found = listened(ours.recv(), options.clients, ours)
     process.join(30)
     print(json.dumps(found, indent=2))
     if not options.no_write:

@@ -74,6 +74,11 @@ class ServerPolicy:
     max_vector_bytes: int = 8 * 2**30
     """Memory that vectors and their index may take; if vectors alone would take more, none are
     kept."""
+    snapshot_directory: str | None = None
+    """Where a copy of the view is kept, vectors included: a server that starts goes on from it;
+    null: nowhere, and all is read from the topics. Servers on one machine may share it."""
+    snapshot_interval_s: float = 300.0
+    """Time between two of them."""
     auth: AuthPolicy = field(default_factory=AuthPolicy)
 
     def __post_init__(self) -> None:
@@ -84,6 +89,11 @@ class ServerPolicy:
         if self.max_vector_bytes < 0:
             raise ConfigError(
                 f"server.max_vector_bytes is {self.max_vector_bytes}, but must not be negative"
+            )
+        if self.snapshot_interval_s < 1:
+            raise ConfigError(
+                f"server.snapshot_interval_s is {self.snapshot_interval_s:g}, but must be at "
+                "least 1"
             )
 
 

@@ -3,7 +3,7 @@ A pod, for every workload, Job and test:
   (dict "root" $ "component" "assigner" "values" .Values.assigner "args" (list "assigner")
         "ports" (dict "ops" 9108) "storage" "claim|scratch|none" "configMap" NAME "hook" true|false
         "instance" true|false "auth" true|false "preStop" SECONDS "restart" POLICY
-        "initContainers" EXTRA "command" COMMAND "containerName" NAME "kafkaSecret" NAME)
+        "command" COMMAND "containerName" NAME "kafkaSecret" NAME)
 */}}
 {{- define "eddy.podTemplate" -}}
 {{- $root := .root -}}
@@ -73,14 +73,8 @@ topologySpreadConstraints:
 resourceClaims: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
-{{- if or $values.initContainers .initContainers }}
-initContainers:
-  {{- with $values.initContainers }}
-  {{- tpl (toYaml .) $root | nindent 2 }}
-  {{- end }}
-  {{- with .initContainers }}
-  {{- . | nindent 2 }}
-  {{- end }}
+{{- with $values.initContainers }}
+initContainers: {{- tpl (toYaml .) $root | nindent 2 }}
 {{- end }}
 containers:
   - {{ include "eddy.container" . | nindent 4 | trim }}

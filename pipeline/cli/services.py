@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
+import sys
 import time
 from collections.abc import Callable
 
@@ -99,6 +101,8 @@ class Survived:
 
 def _parts(asked: Invocation, service: str, told: Survived) -> tuple[Config, Broker, Kernels]:
     """What a service is put together from; whoever reads its log is told what cannot be obeyed."""
+    if sys.__stderr__ is not None and not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__)  # a library that crashes says by whom it was called
     with launch.starting(service):
         config, broker, kernels = asked.config, asked.service_broker(told), asked.kernels()
     ids.warm_up()

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 State = Literal["live", "empty"]
 Sort = Literal["size", "growth", "drift", "born_at"]
-Order = Literal["distance", "item_id"]
+Order = Literal["distance", "-distance", "item_id"]
 Window = Literal["5m", "1h", "24h"]
 By = Literal["net", "gain", "loss", "rate"]
 When = datetime | str | None

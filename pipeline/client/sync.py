@@ -108,7 +108,7 @@ class EddyClient:
     def members(
         self, cluster: str, *, order: Order = "distance", limit: int | None = None
     ) -> Pages[results.Member]:
-        """The items of a cluster, the most typical first, or by id."""
+        """The items of a cluster, the most typical first, or the least, or by id."""
         path = f"{questions.cluster_path(cluster)}/members"
         return self._pages(results.Member, path, limit, order=order)
 

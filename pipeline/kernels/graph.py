@@ -50,9 +50,9 @@ class NeighbourGraph:
         links = 4 * graph.neighbors.size() + 8 * graph.offsets.size() + 4 * graph.levels.size()
         return int(2 * len(self) * self._index.d + links)
 
-    def add(self, points: Points) -> None:
-        """Add points (n, n_dims) float32, by this thread alone."""
-        self._faiss.omp_set_num_threads(1)  # of the thread that calls
+    def add(self, points: Points, *, threads: int = 1) -> None:
+        """Add points (n, n_dims) float32; with several threads no two graphs are the same."""
+        self._faiss.omp_set_num_threads(threads)  # of the thread that calls
         self._index.add(points)
 
     def search(self, point: NDArray[np.float32], n_wanted: int, effort: int) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from pipeline.state.view_items import Items
 
 N_NEAREST: Final = 10
 """Of how many the recall is told."""
-EFFORTS: Final = (24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+EFFORTS: Final = (24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 ERRORS_TO_SPARE: Final = 2.0
 """With one, queries from elsewhere found 0.9895 of the nearest: own rows are a little easier."""
 MAX_WAITING_SHARE: Final = 0.1
@@ -35,6 +35,8 @@ MAX_PROPOSED: Final = 2048
 N_NEAR: Final = 32
 """Rows that float32 proposes for the ten nearest of a sample."""
 BLOCK_ROWS: Final = 8192
+PICKED_ROWS: Final = 65_536
+"""Looked at in one step for those that wait."""
 MIN_SHARES: Final = 0.2
 """Of a sample: if fewer have a neighbour that stayed as it was, it says nothing."""
 _GONE, _WAITS, _TAKEN = 0, 1, 2
@@ -71,6 +73,8 @@ class Graph:
         self._node_rows = np.full(1024, -1, np.int32)
         self._row_nodes = np.empty(0, np.int32)
         self._waits = np.empty(0, np.uint8)
+        self._next = 0
+        """Where rows were picked last: those behind it are looked at first."""
         self._fit()
         self.note(np.flatnonzero(items.has_vector()))
 
@@ -94,9 +98,9 @@ class Graph:
     @property
     def n_idle(self) -> int:
         """Nodes of rows that are others by now, or gone."""
-        rows = self._node_rows[: len(self.nodes)]
-        held = rows[rows >= 0]
-        return len(rows) - int(np.count_nonzero(self._items.has_vector(held.astype(np.intp))))
+        known = self._items.has_vector()[: len(self._row_nodes)]
+        known &= self._row_nodes[: len(known)] >= 0  # a row has one node, and a node one row
+        return len(self.nodes) - int(np.count_nonzero(known))
 
     @property
     def n_bytes(self) -> int:
@@ -106,12 +110,27 @@ class Graph:
 
     def pick(self, n: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Some rows that wait, and their vectors, to be added to the nodes in this order."""
-        rows = np.flatnonzero(self._waits == _WAITS)[:n]
+        rows = self._waiting_from(n)
         is_there = self._items.has_vector(rows)
         self._waits[rows[~is_there]] = _GONE
         rows = rows[is_there]
         self._waits[rows] = _TAKEN
         return rows, self._items.vectors[rows]
+
+    def _waiting_from(self, n: int) -> NDArray[np.intp]:
+        """Some rows that wait, n at most; none if there are none.
+
+        A part of the rows at a time: of a million that wait, each call would look at them all.
+        """
+        stop = len(self._waits)
+        for first, last in ((self._next, stop), (0, self._next)):
+            for start in range(first, last, PICKED_ROWS):
+                part = self._waits[start : min(start + PICKED_ROWS, last)]
+                rows = np.flatnonzero(part == _WAITS)[:n] + start
+                if len(rows):
+                    self._next = int(rows[-1]) + 1
+                    return rows
+        return np.empty(0, np.intp)
 
     def place(self, rows: NDArray[np.intp], first_node: int) -> None:
         """What was picked has been added; what was noted meanwhile waits on."""

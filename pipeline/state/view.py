@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import RecordError
 from pipeline.messages.codec import decode_change, decode_head
@@ -102,6 +105,58 @@ class View:
         """`next_offset` of every partition that anything was read of."""
         known = {*self.items.next_offsets, *self.heads, *self._removed}
         return {partition: self.next_offset(partition) for partition in sorted(known)}
+
+    # --- snapshots --------------------------------------------------------------------------------
+
+    def parts(self) -> tuple[NDArray[np.intp], dict[str, Any]]:
+        """What grows with items and changes, copied, by name; see `Items.parts`.
+
+        Not what is folded from topics that are read from their beginning at every start: models,
+        heads, lifecycle, alarms, commands.
+        """
+        rows, items = self.items.parts()
+        told = {
+            "names": [self.names.id(number) for number in range(1, len(self.names))],
+            "as_of_ms": self.as_of_ms,
+            "counted_since_ms": self.counted_since_ms,
+            "delays_ms": [*self.delays_ms],
+            "shown": [*self.shown.items()],
+            "removed": [*self._removed.items()],
+        }
+        inner = {
+            "items": items,
+            "metadata": self.items.metadata.parts(rows),
+            "changes": self.changes.parts(),
+            "minutes": self.series.minutes.parts(),
+            "hours": self.series.hours.parts(),
+        }
+        for prefix, found in inner.items():
+            told |= {f"{prefix}.{name}": part for name, part in found.items()}
+        return rows, told
+
+    def resume(self, parts: Mapping[str, Any]) -> None:
+        """Become what `parts` told; only of a view that nothing was folded into.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError, IndexError
+            That is not what a view tells; this one is not to be used any more.
+        """
+        for name in parts["names"]:
+            self.names.number(name)
+        self.as_of_ms, self.counted_since_ms = parts["as_of_ms"], parts["counted_since_ms"]
+        self.delays_ms.extend(parts["delays_ms"])
+        self.shown, self._removed = dict(parts["shown"]), dict(parts["removed"])
+        for prefix, inner in (
+            ("items", self.items),
+            ("metadata", self.items.metadata),
+            ("changes", self.changes),
+            ("minutes", self.series.minutes),
+            ("hours", self.series.hours),
+        ):
+            n = len(prefix) + 1
+            found = {name[n:]: parts[name] for name in parts if name.startswith(f"{prefix}.")}
+            inner.resume(found)
 
     # --- folding, each topic in offset order of its partitions -----------------------------------
 

@@ -6,7 +6,8 @@ kept as the bytes that it came in, beside the few numbers that it is looked for 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.state.view_items import NOWHERE, ClusterNames
 
 RING_EVENTS = 65_536
 """Of all partitions together."""
+_COLUMNS: Final = ("times", "offsets", "sources", "targets", "hashes")
 
 
 class ChangeKey(NamedTuple):
@@ -106,18 +108,19 @@ class ChangeLog:
         number = None if cluster is None else self._names.find(cluster)
         if number == NOWHERE:
             return []
-        keys: list[NDArray[np.int64]] = []
+        places: dict[int, NDArray[np.intp]] = {}
         for partition, ring in self._rings.items():
             at = self._fitting(ring, item, number, since_ms)
-            place = np.full(len(at), partition)
+            places[partition] = at if before is None else _behind(ring, partition, at, before)
+        if item is None:  # all of them fit: so only the newest are put in order
+            places = self._newest_of(places, limit)
+        keys: list[NDArray[np.int64]] = []
+        for partition, at in places.items():
+            ring, place = self._rings[partition], np.full(len(at), partition)
             keys.append(np.column_stack((ring.times[at], place, ring.offsets[at], at)))
         if not keys:
             return []
         table = np.concatenate(keys)
-        if before is not None:
-            table = table[_precedes(table, before)]
-        if item is None:  # all of them fit: so only the newest are sorted
-            table = _newest(table, limit)
         order = np.lexsort((table[:, 2], table[:, 1], table[:, 0]))[::-1]
         found: list[KeptChange] = []
         for time_ms, partition, offset, at in table[order].tolist():
@@ -128,10 +131,81 @@ class ChangeLog:
                     break
         return found
 
+    def records(self) -> list[Record]:
+        """What is kept, as it was read: of a partition in offset order, over all by time."""
+        keys, found = [], []
+        for partition, ring in self._rings.items():
+            at = (np.arange(len(ring.values)) + ring.n) % len(ring.values)  # the oldest first
+            times = np.maximum.accumulate(ring.times[at])
+            keys.append(np.column_stack((times, np.full(len(at), partition), ring.offsets[at])))
+            for i in at.tolist():
+                offset, time_ms = int(ring.offsets[i]), int(ring.times[i])
+                found.append(Record(partition, offset, None, ring.values[i], time_ms, ()))
+        if not found:
+            return []
+        table = np.concatenate(keys)
+        order = np.lexsort((table[:, 2], table[:, 1], table[:, 0]))
+        return [found[i] for i in order.tolist()]
+
+    def parts(self) -> dict[str, Any]:
+        """All of it, copied."""
+        rings = self._rings
+        told: dict[str, Any] = {
+            "capacity": self._capacity,
+            "rings": [(p, ring.n, len(ring.values)) for p, ring in rings.items()],
+            "next": [*self._next.items()],
+        }
+        for p, ring in rings.items():
+            n = len(ring.values)
+            told |= {f"{p}.{name}": getattr(ring, name)[:n].copy() for name in _COLUMNS}
+            told[f"{p}.values"] = list(ring.values)
+        return told
+
+    def resume(self, parts: Mapping[str, Any]) -> None:
+        """Become what `parts` told."""
+        if parts["capacity"] != self._capacity:
+            raise ValueError(f"a ring of {parts['capacity']} events")
+        for p, n_taken, n in parts["rings"]:
+            ring = self._rings[p] = _Ring(self._capacity)
+            ring.n, ring.values = n_taken, parts[f"{p}.values"]
+            if len(ring.values) != n or n != min(n_taken, self._capacity):
+                raise ValueError(f"{len(ring.values)} events of {n}")
+            for name in _COLUMNS:
+                getattr(ring, name)[:n] = parts[f"{p}.{name}"]
+        self._next = dict(parts["next"])
+
+    def _newest_of(
+        self, places: dict[int, NDArray[np.intp]], n: int
+    ) -> dict[int, NDArray[np.intp]]:
+        """The ``n`` newest in the order of `ChangeKey`, themselves in any order.
+
+        Many events have one time, as those of a new model: so of the ones at the border partition
+        and offset decide.
+        """
+        times = {partition: self._rings[partition].times[at] for partition, at in places.items()}
+        if sum(map(len, times.values())) <= n:
+            return places
+        every = np.concatenate([*times.values()])
+        least = np.partition(every, -n)[-n]
+        n_left = n - int(np.count_nonzero(every > least))
+        chosen = {}
+        for partition in sorted(places, reverse=True):
+            at, at_times = places[partition], times[partition]
+            equal = at[at_times == least]
+            if len(equal) > n_left:
+                first = len(equal) - n_left
+                order = np.argpartition(self._rings[partition].offsets[equal], first - 1)
+                equal = equal[order[first:]]
+            n_left -= len(equal)
+            chosen[partition] = np.concatenate((at[at_times > least], equal))
+        return chosen
+
     def _fitting(
         self, ring: _Ring, item: str | None, number: int | None, since_ms: int | None
     ) -> NDArray[np.intp]:
         n = len(ring.values)
+        if item is None and number is None and since_ms is None:
+            return np.arange(n)
         fits = np.ones(n, np.bool_)
         if item is not None:
             fits &= ring.hashes[:n] == crc32(item.encode())
@@ -142,28 +216,12 @@ class ChangeLog:
         return np.flatnonzero(fits)
 
 
-def _newest(table: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """The last ``n`` rows in the order of `ChangeKey`, themselves in any order.
-
-    Many events have one time, as those of a new model: so of the ones at the border the later
-    columns decide.
-    """
-    chosen = []
-    for column in range(len(ChangeKey._fields)):
-        if len(table) <= n:
-            break
-        values = table[:, column]
-        least = np.partition(values, -n)[-n]
-        chosen.append(table[values > least])
-        table, n = table[values == least], n - len(chosen[-1])
-    return np.concatenate([*chosen, table])
-
-
-def _precedes(table: NDArray[np.int64], key: ChangeKey) -> NDArray[np.bool_]:
-    """(n,) whether a row stands below the key in the order of `ChangeKey`."""
-    times, partitions, offsets = table[:, 0], table[:, 1], table[:, 2]
-    below: NDArray[np.bool_] = (times < key.time_ms) | (
-        (times == key.time_ms)
-        & ((partitions < key.partition) | ((partitions == key.partition) & (offsets < key.offset)))
-    )
-    return below
+def _behind(ring: _Ring, partition: int, at: NDArray[np.intp], key: ChangeKey) -> NDArray[np.intp]:
+    """Those of the places that stand below the key in the order of `ChangeKey`."""
+    times = ring.times[at]
+    below = times < key.time_ms
+    if partition == key.partition:
+        below |= (times == key.time_ms) & (ring.offsets[at] < key.offset)
+    elif partition < key.partition:
+        below |= times == key.time_ms
+    return at[below]

@@ -57,6 +57,8 @@ class LifecycleLog:
 
     def __init__(self, n_events: int = MAX_EVENTS) -> None:
         self._events: deque[KeptLifecycle] = deque(maxlen=n_events)
+        self._about: dict[str, list[KeptLifecycle]] = {}
+        """Cluster -> those of the events that name it."""
         self._origins: dict[str, Origin] = {}
         self._max_origins = n_events
         self._next = 0
@@ -72,7 +74,7 @@ class LifecycleLog:
         except RecordError:
             self.n_ignored += 1
             return None
-        self._events.append(KeptLifecycle(record.offset, event))
+        self._keep(KeptLifecycle(record.offset, event))
         if event.cluster is not None:
             self._note(event.cluster, event)
         return event
@@ -90,7 +92,7 @@ class LifecycleLog:
         before: int | None = None,
     ) -> Iterator[KeptLifecycle]:
         """Those that fit, the newest first; ``before``: below this offset."""
-        for kept in reversed(self._events):
+        for kept in reversed(self._events if cluster is None else self._about.get(cluster, [])):
             event = kept.event
             if before is not None and kept.offset >= before:
                 continue
@@ -98,9 +100,18 @@ class LifecycleLog:
                 continue
             if since_ms is not None and (event.occurred_at_ms or 0) < since_ms:
                 continue
-            related = (event.cluster, *event.parents, *event.children)
-            if cluster is None or cluster in related:
-                yield kept
+            yield kept
+
+    def _keep(self, kept: KeptLifecycle) -> None:
+        if len(self._events) == self._events.maxlen:  # the oldest goes, here and there
+            for cluster in _named_by(self._events[0].event):
+                about = self._about[cluster]
+                del about[0]
+                if not about:
+                    del self._about[cluster]
+        self._events.append(kept)
+        for cluster in _named_by(kept.event):
+            self._about.setdefault(cluster, []).append(kept)
 
     def _note(self, cluster: str, event: Lifecycle) -> None:
         origin = self._origins.get(cluster)
@@ -117,6 +128,11 @@ class LifecycleLog:
         elif event.type is LifecycleType.RESTORED:
             origin.retired_at_ms = origin.retired_in = None
             origin.successors = ()
+
+
+def _named_by(event: Lifecycle) -> set[str]:
+    own = () if event.cluster is None else (event.cluster,)
+    return {*own, *event.parents, *event.children}
 
 
 class DriftBoard:

@@ -8,7 +8,7 @@ clusters, which for a million items takes a third of a millisecond and nothing t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.errors import RecordError
 from pipeline.messages.codec import AssignmentRow, decode_assignment
 from pipeline.messages.records import Record
-from pipeline.state.rows import Rows
+from pipeline.state.rows import PackedKeys, Rows
 from pipeline.state.view_metadata import Conditions, MetadataTable
 
 NOWHERE = 0
@@ -25,6 +25,11 @@ NOWHERE = 0
 NO_VECTOR = -1
 COPIED = -2
 """In place of a vector's offset: it is the copy beside the input, of which no offset is told."""
+NAMES_AT_ONCE = 65_536
+"""Ids that a snapshot copies in one call, in which nothing else is done."""
+_STORED = (
+    "clusters", "distances", "partitions", "offsets", "epochs", "revisions", "vector_offsets",
+)  # fmt: skip
 
 
 class ClusterNames:
@@ -116,7 +121,15 @@ class Items(Rows):
 
     def counts(self, clusters: Sequence[str]) -> NDArray[np.int64]:
         """(n_clusters,) members of each."""
-        return np.array([self.count(cluster) for cluster in clusters], np.int64)
+        find = self.cluster_names.find
+        return self.sizes(np.array([find(cluster) for cluster in clusters], np.intp))
+
+    def sizes(self, numbers: NDArray[np.intp]) -> NDArray[np.int64]:
+        """(n,) members of each of the clusters of some numbers."""
+        found = np.zeros(len(numbers), np.int64)
+        is_known = numbers < len(self._counts)
+        found[is_known] = self._counts[numbers[is_known]]
+        return found
 
     def place(self, row: int) -> Place:
         """Where the item of an occupied row is."""
@@ -140,35 +153,40 @@ class Items(Rows):
         limit: int,
         after: tuple[float, bytes] | None,
         rows: NDArray[np.intp] | None = None,
+        *,
+        farthest: bool = False,
     ) -> list[tuple[float, bytes, int]]:
         """The next members by (distance, id): the nearest first, with their rows.
 
         Parameters
         ----------
+        after
+            What a page before ended with: only members behind it.
         rows
             Only these of its members.
+        farthest
+            The farthest first; of equals the smaller id, as otherwise.
         """
         rows = self.members(cluster) if rows is None else rows
-        distances = self.distances[rows]
+        sign = np.float32(-1.0 if farthest else 1.0)
+        distances = sign * self.distances[rows]
         if after is not None:
+            after = float(sign) * after[0], after[1]
             behind = distances >= np.float32(after[0])
             rows, distances = rows[behind], distances[behind]
         # equal distances are ordered by id, and one of them may be the mark: so one pass may not
         # bring enough, and the next takes twice as many
         wanted = limit + 1
         while True:
-            chosen = rows
+            chosen, ranks = rows, distances
             if wanted < len(rows):
-                border = np.partition(distances, wanted)[wanted]
-                chosen = rows[distances <= border]
-            found = sorted(
-                zip(self.distances[chosen].tolist(), self.names(chosen.tolist()), chosen.tolist(),
-                    strict=True)
-            )  # fmt: skip
+                is_near = distances <= np.partition(distances, wanted)[wanted]
+                chosen, ranks = rows[is_near], distances[is_near]
+            found = sorted(zip(ranks.tolist(), self.names(chosen), chosen.tolist(), strict=True))
             if after is not None:
                 found = [one for one in found if one[:2] > after]
             if len(found) >= limit or len(chosen) == len(rows):
-                return found[:limit]
+                return [(float(sign) * rank, key, row) for rank, key, row in found[:limit]]
             wanted *= 2
 
     def by_id(
@@ -249,6 +267,44 @@ class Items(Rows):
         """What all of it takes."""
         columns: Iterator[NDArray[Any]] = (getattr(self, name) for name in self.columns)
         return sum(column.nbytes for column in columns) + self.id_bytes + self.metadata.n_bytes
+
+    # --- snapshots ----------------------------------------------------------------------------
+
+    def parts(self) -> tuple[NDArray[np.intp], dict[str, Any]]:
+        """All of it, copied, as of a table without free rows; but no vectors.
+
+        Returns
+        -------
+        tuple
+            The rows that are 0, 1, ... there; what they hold.
+        """
+        rows = self.occupied()
+        at: Any = slice(0, len(rows)) if len(rows) == self.n_rows else rows
+        told: dict[str, Any] = {name: getattr(self, name)[at].copy() for name in _STORED}
+        told["next"] = [*self.next_offsets.items()]
+        for start in range(0, len(rows), NAMES_AT_ONCE):
+            names = self.packed_names(rows[start : start + NAMES_AT_ONCE])
+            told |= {f"names.{start}": names.blob, f"ends.{start}": names.ends}
+        return rows, told
+
+    def resume(self, parts: Mapping[str, Any]) -> None:
+        """Become what `parts` told; only where there are no items. Vectors are filled in after."""
+        n = len(parts["clusters"])
+        self.reserve(n)
+        for start in range(0, n, NAMES_AT_ONCE):
+            blob, ends = parts[f"names.{start}"], parts[f"ends.{start}"]
+            if (np.diff(ends, prepend=0) < 0).any() or ends[-1] != len(blob):
+                raise ValueError("ids that are not as long as they say")
+            self.put_packed(PackedKeys(blob, ends))
+        clusters = parts["clusters"]
+        if len(self) != n or self.n_rows != n:
+            raise ValueError(f"{len(self)} ids of {n} items")
+        if n and not 0 < clusters.min() <= clusters.max() < len(self.cluster_names):
+            raise ValueError("an item of no cluster")
+        for name in _STORED:
+            getattr(self, name)[:n] = parts[name]
+        self._counts = np.bincount(clusters, minlength=len(self.cluster_names)).astype(np.int64)
+        self.next_offsets = dict(parts["next"])
 
     # --- folding ------------------------------------------------------------------------------
 

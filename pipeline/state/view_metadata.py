@@ -134,6 +134,31 @@ class MetadataTable:
             found &= holds
         return found
 
+    def parts(self, rows: NDArray[np.intp]) -> dict[str, Any]:
+        """All of it, copied, as of a table in which these rows, ascending, are 0, 1, ..."""
+        codes = np.zeros((len(self._columns), len(rows)), np.int32)
+        for found, column in zip(codes, self._columns.values(), strict=True):
+            known = rows[: np.searchsorted(rows, len(column.codes))]
+            found[: len(known)] = column.codes[known]
+        values = [list(column.values) for column in self._columns.values()]
+        names = {f"values.{i}": found for i, found in enumerate(values)}
+        return {"keys": list(self._columns), "codes": codes, "left_out": self.n_left_out, **names}
+
+    def resume(self, parts: Mapping[str, Any]) -> None:
+        """Become what `parts` told; only of a table that nothing was put into."""
+        for i, key in enumerate(parts["keys"]):
+            column = self._columns[key] = _Column()
+            codes, values = parts["codes"][i], parts[f"values.{i}"]
+            column.codes = np.concatenate((codes, np.zeros(MIN_ROWS, np.int32)))
+            column.values = values
+            column.counts = np.bincount(codes, minlength=len(values)).tolist()
+            column.counts[NOTHING] = 0
+            known = [code for code, value in enumerate(values) if value is not None]
+            column.codes_of = {_mark(values[code]): code for code in known}
+            column.free = sorted(set(range(1, len(values))).difference(known))
+            self._value_bytes += sum(_size(values[code]) for code in known)
+        self.n_left_out = parts["left_out"]
+
     def _has_room(self, column: _Column, row: int, value: Value) -> bool:
         n_bytes = 0 if row < len(column.codes) else 4 * (row + 1 - len(column.codes))
         if _mark(value) not in column.codes_of:

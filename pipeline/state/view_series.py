@@ -7,8 +7,9 @@ clusters, at most `MAX_FLOWS` pairs a bucket. Time is that of the records, so re
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,14 +76,19 @@ class Ring:
             if len(flows) < MAX_FLOWS or (source, target) in flows:
                 flows[source, target] += 1
 
-    def between(self, start_ms: int, stop_ms: int) -> tuple[NDArray[np.int64], list[int]]:
-        """(n_clusters, 2, n) counts of the buckets that begin in the span, and when they begin."""
+    def between(
+        self, start_ms: int, stop_ms: int, clusters: slice = slice(None)
+    ) -> tuple[NDArray[np.int64], list[int]]:
+        """(n_clusters, 2, n) counts of the buckets that begin in the span, and when they begin.
+
+        ``clusters``: of these numbers alone, as far as anything was counted for them.
+        """
         first = max(-(-start_ms // self.bucket_ms), self.newest - self.n_buckets + 1, 0)
         last = -(-stop_ms // self.bucket_ms)
         if self.newest < 0:  # nothing was ever counted: not all minutes since 1970
             first = max(first, last - self.n_buckets)
         buckets = np.arange(first, max(first, last), dtype=np.int64)
-        counts = self.counts[:, :, buckets % self.n_buckets].astype(np.int64)
+        counts = self.counts[clusters][:, :, buckets % self.n_buckets].astype(np.int64)
         counts[:, :, buckets > self.newest] = 0  # nothing was counted yet, nor cleared
         return counts, (buckets * self.bucket_ms).tolist()
 
@@ -93,6 +99,30 @@ class Ring:
         for bucket in range(first, min(-(-stop_ms // self.bucket_ms), self.newest + 1)):
             total.update(self.flows[bucket % self.n_buckets])
         return total
+
+    def parts(self) -> dict[str, Any]:
+        """All of it, copied."""
+        flows = [
+            (slot, *ends, count)
+            for slot, found in enumerate(self.flows)
+            for ends, count in found.items()
+        ]
+        return {
+            "counts": self.counts.copy(),
+            "flows": np.array(flows, np.int64).reshape(-1, 4),
+            "newest": self.newest,
+            "oldest": self.oldest,
+        }
+
+    def resume(self, parts: Mapping[str, Any]) -> None:
+        """Become what `parts` told."""
+        counts = parts["counts"]
+        if counts.shape[1:] != self.counts.shape[1:]:
+            raise ValueError(f"a ring of {counts.shape} counters")
+        self.counts = counts.astype(np.int32)
+        for slot, source, target, count in parts["flows"].tolist():
+            self.flows[slot][source, target] = count
+        self.newest, self.oldest = parts["newest"], parts["oldest"]
 
     def _advance(self, bucket: int) -> None:
         first = max(self.newest + 1, bucket - self.n_buckets + 1)
@@ -131,8 +161,8 @@ class Series:
         span_ms = WINDOWS_MS[window]
         ring = self._ring(span_ms)
         stop_ms = (now_ms // ring.bucket_ms + 1) * ring.bucket_ms
-        inside, _ = ring.between(stop_ms - span_ms, stop_ms)
-        before, starts = ring.between(0, stop_ms - span_ms)
+        inside, _ = ring.between(stop_ms - span_ms, stop_ms, slice(n_clusters))
+        before, starts = ring.between(0, stop_ms - span_ms, slice(n_clusters))
         n_known = max(0, min(len(starts), (stop_ms - span_ms) // ring.bucket_ms - ring.oldest))
         per_window = (span_ms // ring.bucket_ms) / n_known if ring.oldest >= 0 and n_known else 0.0
         inside, before = _rows(inside, n_clusters), _rows(before, n_clusters)
@@ -142,6 +172,15 @@ class Series:
             expected_gain=before[:, 0].sum(axis=1) * per_window,
             sparkline=inside[:, 0] - inside[:, 1],
         )
+
+    def moved(self, window: str, now_ms: int, n_clusters: int) -> NDArray[np.int64]:
+        """(n_clusters, 2) what each gained and lost within the last window, by number."""
+        span_ms = WINDOWS_MS[window]
+        ring = self._ring(span_ms)
+        stop_ms = (now_ms // ring.bucket_ms + 1) * ring.bucket_ms
+        inside, _ = ring.between(stop_ms - span_ms, stop_ms, slice(n_clusters))
+        found: NDArray[np.int64] = _rows(inside, n_clusters).sum(axis=2)
+        return found
 
     def flows(self, window: str, now_ms: int, limit: int, names: ClusterNames) -> list[Flow]:
         """The strongest flows of the last window, the strongest first; of equals by their names."""
@@ -164,11 +203,9 @@ class Series:
         """
         reach_ms = (self.minutes.newest - N_MINUTES + 1) * MINUTE_MS
         ring = self.minutes if start_ms >= reach_ms else self.hours
-        counts, starts = ring.between(start_ms, stop_ms)
-        counts = _rows(counts, number + 1)[number]
-        return ring.bucket_ms, list(
-            zip(starts, counts[0].tolist(), counts[1].tolist(), strict=True)
-        )
+        counts, starts = ring.between(start_ms, stop_ms, slice(number, number + 1))
+        gained, lost = _rows(counts, 1)[0].tolist()
+        return ring.bucket_ms, list(zip(starts, gained, lost, strict=True))
 
     def _ring(self, span_ms: int) -> Ring:
         return self.minutes if span_ms <= HOUR_MS else self.hours

@@ -108,7 +108,8 @@ class Stream(Protocol):
         Raises
         ------
         AbortedError
-            Nothing became visible. The records come again after a `rewind`.
+            Nothing became visible. The records come again after a `rewind`. So it is also where
+            the broker has forgotten the transaction, as long as nobody else has our place.
         FencedError, FatalError
             Whether the transaction was committed is for the successor to find out.
         """

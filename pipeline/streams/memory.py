@@ -197,6 +197,10 @@ class MemoryBroker:
         """A transaction was open for too long: it is aborted, and its producer is fenced."""
         self._coordinator.expire(transactional_id)
 
+    def forget_transaction(self, transactional_id: str) -> None:
+        """The coordinator died before it kept what is open; its producer is still the newest."""
+        self._coordinator.abort(transactional_id)
+
     def hold_markers(self, topic: str, partition: int) -> None:
         """Markers that end a transaction do not arrive in this partition until released.
 
@@ -300,14 +304,14 @@ class MemoryStream:
         transaction = self._broker._coordinator.begin(self.who.transactional_id)
         n_early = max(0, len(records) - self._broker.n_queued)
         self._write(transaction, records[:n_early])
-        self._reach(Stage.WRITTEN)
+        self._reach(Stage.WRITTEN, transaction)
         refusal = self.group.refusal(self.member)
         if refusal is not None:
             self._broker._coordinator.end(transaction, commits=False)
             raise AbortedError(f"offsets of {sorted(next_offsets)} were refused", code=refusal)
         self.group.pending[transaction] = dict(next_offsets)
         transaction.places[OFFSETS] = None
-        self._reach(Stage.OFFSETS_SENT)
+        self._reach(Stage.OFFSETS_SENT, transaction)
         self._write(transaction, records[n_early:])
         if fault is Fault.ABORTED:
             self._broker._coordinator.end(transaction, commits=False)
@@ -315,7 +319,7 @@ class MemoryStream:
         if fault is Fault.UNDECIDED:
             self._fail(FatalError("the commit was told to fail before its end"))
         self._broker._coordinator.end(transaction, commits=True)
-        self._reach(Stage.ENDED)
+        self._reach(Stage.ENDED, transaction)
         if fault is Fault.UNANSWERED:
             self._fail(FatalError("the commit was told to get no answer"))
         for partition in next_offsets.keys() & self._restarts.keys():
@@ -387,12 +391,17 @@ class MemoryStream:
             records += batch
         return records
 
-    def _reach(self, stage: Stage) -> None:
-        """Let others act, and see whether this process was replaced meanwhile."""
-        if self._broker.between is not None:
-            self._broker.between(stage, self)
-            if stage is not Stage.ENDED:
-                self._check_epoch()
+    def _reach(self, stage: Stage, transaction: Transaction) -> None:
+        """Let others act, and see whether this process was replaced meanwhile, or forgotten."""
+        if self._broker.between is None:
+            return
+        self._broker.between(stage, self)
+        if stage is Stage.ENDED:
+            return
+        self._check_epoch()
+        if not self._broker._coordinator.is_open(transaction):
+            self._epoch = self._broker._coordinator.take_over(self.who.transactional_id)
+            raise AbortedError("the broker knows of no transaction", code="INVALID_TXN_STATE")
 
     def _check_epoch(self) -> None:
         if not self._is_current():

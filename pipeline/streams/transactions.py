@@ -50,6 +50,10 @@ class Coordinator:
         if transactional_id in self._open:
             self.take_over(transactional_id)
 
+    def is_open(self, transaction: Transaction) -> bool:
+        """Whether it waits for its end."""
+        return self._open.get(transaction.transactional_id) is transaction
+
     def begin(self, transactional_id: str) -> Transaction:
         assert transactional_id not in self._open, "one thread, one transaction at a time"
         self._settle(transactional_id)

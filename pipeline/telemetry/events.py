@@ -99,7 +99,7 @@ EVENTS: Final[Mapping[str, Event]] = {
         Event(
             "snapshot_written",
             "info",
-            "A copy of a partition's state is on disk.",
+            "A copy of a partition's state, or of a server's view, is on disk.",
             ("records", "bytes", "duration_s"),
         ),
         Event(
@@ -255,6 +255,12 @@ EVENTS: Final[Mapping[str, Event]] = {
             "warning",
             "It is not carried out, and why.",
             ("command_id", "kind", "requested_by", "problem"),
+        ),
+        Event(
+            "view_resumed",
+            "info",
+            "A server goes on from the copy of its view; what came since is read next.",
+            ("items", "bytes", "age_s"),
         ),
         Event(
             "view_caught_up",

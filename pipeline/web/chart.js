@@ -1,23 +1,29 @@
 // uPlot in the page's colours: lines over time, with marks.
 
 import { colour } from "./look.js";
+import { h } from "./dom.js";
 import { on } from "./store.js";
 import { compact, minuteTime } from "./format.js";
 import { root } from "./api.js";
 
 let loading = null;
 
+const arrived = (element) =>
+  new Promise((settle, fail) => {
+    element.onload = settle;
+    element.onerror = () => fail(new Error("no uPlot"));
+    document.head.prepend(element);
+  });
+
 /** uPlot comes with the first chart: the map does not wait for it. */
 function library() {
-  loading ??= new Promise((settle, fail) => {
-    const script = document.createElement("script");
-    script.src = new URL("web/vendor/uPlot.iife.min.js", root);
-    script.onload = settle;
-    script.onerror = () => {
-      loading = null;
-      fail(new Error("no uPlot"));
-    };
-    document.head.append(script);
+  const from = (name) => new URL(`web/vendor/uPlot.${name}`, root).href;
+  loading ??= Promise.all([
+    arrived(h("script", { src: from("iife.min.js") })),
+    arrived(h("link", { rel: "stylesheet", href: from("min.css") })),
+  ]).catch((error) => {
+    loading = null;
+    throw error;
   });
   return loading;
 }

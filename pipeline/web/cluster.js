@@ -1,6 +1,6 @@
 // One cluster: what it is, what is typical of it and what is odd, where it came from, what comes.
 
-import { ask, pages } from "./api.js";
+import { ask } from "./api.js";
 import { chart } from "./chart.js";
 import { command, label, split } from "./commands.js";
 import { h } from "./dom.js";
@@ -24,7 +24,6 @@ import {
 import { nameOf, on, shown, store } from "./store.js";
 
 const N_MEMBERS = 8;
-const MAX_MEMBERS = 1500; // looked through for the odd ones
 const SPANS = { "1h": 3600e3, "6h": 6 * 3600e3, "24h": 24 * 3600e3 };
 
 export function clusterView(panel, life, id) {
@@ -186,14 +185,14 @@ export function clusterView(panel, life, id) {
     );
   }
 
-  /** Both ends of the members; the far end where the cluster is not too large to look through. */
+  /** Both ends of the members; where they are few, each stands at one of them. */
   async function typicalAndOdd() {
-    if (row.size > MAX_MEMBERS) return [(await get("/members", { limit: N_MEMBERS })).items, []];
-    const { items, isAll } = await pages(`${path}/members`, { order: "distance" }, MAX_MEMBERS, {
-      signal: life.signal,
-    });
-    const n = Math.min(N_MEMBERS, Math.ceil(items.length / 2));
-    return [items.slice(0, n), isAll ? items.slice(n).slice(-n).reverse() : []];
+    const [near, far] = await Promise.all(
+      ["distance", "-distance"].map((order) => get("/members", { order, limit: N_MEMBERS })),
+    );
+    const typical = near.items.slice(0, Math.ceil(row.size / 2));
+    const shownAlready = new Set(typical.map((member) => member.item));
+    return [typical, far.items.filter((member) => !shownAlready.has(member.item))];
   }
 
   const list = (found) =>

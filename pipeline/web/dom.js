@@ -30,6 +30,20 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** `act` at most every so many ms, and never within the task that asks for it. */
+export function calmly(ms, act) {
+  let [timer, at] = [0, -Infinity];
+  return () => {
+    timer ||= setTimeout(
+      () => {
+        [timer, at] = [0, performance.now()];
+        act();
+      },
+      Math.max(0, at + ms - performance.now()),
+    );
+  };
+}
+
 /** What a view starts ends with it: listeners, timers, requests. */
 export class Life {
   #ends = [];

@@ -1,10 +1,19 @@
 // Numbers and times for people. No time "ago": the server's clock need not be ours.
 
-const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
-const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const minute = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
-const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+/** Making a format takes longer than the page may take for its first picture: when it is needed. */
+function lazy(make) {
+  let made = null;
+  return { format: (value) => (made ??= make()).format(value) };
+}
+
+const numbers = (options) => lazy(() => new Intl.NumberFormat("en", { maximumFractionDigits: 1, ...options }));
+const times = (options) => lazy(() => new Intl.DateTimeFormat("en-GB", options));
+
+const whole = numbers();
+const short = numbers({ notation: "compact" });
+const clock = times({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const minute = times({ hour: "2-digit", minute: "2-digit" });
+const day = times({ day: "numeric", month: "short" });
 
 export const NONE = "–";
 

@@ -7,7 +7,6 @@ import {
   bar,
   changeRow,
   clusterLink,
-  excuse,
   facts,
   fill,
   heading,
@@ -98,25 +97,21 @@ export function itemView(panel, life, id) {
 export function searchView(panel, life, text) {
   const [items, clusters] = [h("div"), h("div")];
   panel.replaceChildren(heading(`“${text}”`), section("Item", items), section("Clusters", clusters));
-  const found = ask(`/items/${itemPath(text)}`, {}, { signal: life.signal });
-  found.then(
-    (item) =>
-      items.replaceChildren(
-        h(
+  const found = ask(`/items/${itemPath(text)}`, {}, { signal: life.signal }).catch((error) => {
+    if (error instanceof Problem && error.status === 404) return null;
+    throw error;
+  });
+  fill(items, found, (item) =>
+    item
+      ? h(
           "p",
           { class: "found" },
           itemLink(item.item),
           " is in ",
           clusterLink(item.cluster),
           item.confidence == null ? NONE : `, confidence ${percent(item.confidence, 0)}`,
-        ),
-      ),
-    (error) =>
-      items.replaceChildren(
-        error instanceof Problem && error.status === 404
-          ? quiet("No item has exactly this id.")
-          : excuse(error) || "",
-      ),
+        )
+      : quiet("No item has exactly this id."),
   );
   fill(
     clusters,

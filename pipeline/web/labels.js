@@ -1,9 +1,11 @@
 // Which bubbles get their names, and where: inside where there is room, else below, above or
 // beside. The largest choose first; nothing is written over anything else.
 
+import { foot } from "./layout.js";
 import { lookOf } from "./look.js";
 
 export const MAX_LABELS = 60;
+const MAX_TRIED = 200; // bubbles: where these left no room, smaller ones find none
 export const FONT_PX = 12;
 const LINE = 14;
 const widths = new Map(); // text -> pixels, in the one font of the map
@@ -46,7 +48,7 @@ export function labelled(context, spots, nameOf, width, height) {
   const found = [];
   const isNarrow = width < NARROW;
   const sizes = isNarrow ? NARROW_PX : INSIDE_PX;
-  for (const spot of spots) {
+  for (const spot of spots.slice(0, MAX_TRIED)) {
     if (found.length >= MAX_LABELS) break;
     const text = nameOf(spot.id) || spot.row.label || "";
     const label =
@@ -116,7 +118,8 @@ function outside(context, spot, text, px, spots, taken, width, height) {
   ]) {
     const label = { spot, lines: [line], wide, dx, dy, px, isInside: false };
     const mine = box(spot, label);
-    if (mine.left < 4 || mine.right > width - 4 || mine.top < 4 || mine.bottom > height - 4) continue;
+    if (mine.left < 4 || mine.right > width - 4 || mine.top < 4) continue;
+    if (mine.bottom > height - foot(width)) continue;
     if (taken.some((other) => meets(mine, other))) continue;
     if (spots.some((other) => other !== spot && touches(mine, other))) continue;
     return label;

@@ -9,7 +9,7 @@ const MAX_STRETCH = 1.7; // of one axis against the other
 const MARGIN = 14;
 const GAP = 3;
 const SLACK = 1.08; // corners stand out beyond the radius
-const foot = (width) => (width < 560 ? 44 : 26); // below: the legend
+export const foot = (width) => (width < 560 ? 44 : 26); // below: the legend
 const PULL = 0.06; // back to the own place, each round
 const FIRST_ROUNDS = 90;
 const ROUNDS = 6;
@@ -84,13 +84,14 @@ export function spread(spots, before, width, height) {
     }
   }
   const rounds = isNew ? FIRST_ROUNDS : ROUNDS;
+  const order = [...spots];
   for (let round = 0; round < rounds; round++) {
     const pull = round < rounds - 4 ? PULL : 0; // at the end only room counts
     for (const spot of spots) {
       spot.x += pull * (spot.ax - spot.x);
       spot.y += pull * (spot.ay - spot.y);
     }
-    separate(spots);
+    separate(order);
     for (const spot of spots) {
       const edge = spot.r + 8;
       spot.x = Math.min(width - edge, Math.max(edge, spot.x));
@@ -100,9 +101,9 @@ export function spread(spots, before, width, height) {
   return spots;
 }
 
-/** One round: who touches is pushed apart, the smaller one more. */
-function separate(spots) {
-  const order = [...spots].sort((a, b) => a.x - b.x || (a.id < b.id ? -1 : 1));
+/** One round: who touches is pushed apart, the smaller one more. Sorts `order`, quick if it nearly is. */
+function separate(order) {
+  order.sort((a, b) => a.x - b.x || (a.id < b.id ? -1 : 1));
   const widest = order.reduce((most, spot) => Math.max(most, spot.r), 0);
   for (let i = 0; i < order.length; i++) {
     const a = order[i];

@@ -28,9 +28,18 @@ function numberOf(id) {
   return hash;
 }
 
+const MAX_LOOKS = 10000;
+const looks = new Map(); // asked for each bubble and each frame
+
 export function lookOf(id) {
-  const n = numberOf(id);
-  return { hue: n % N_HUES, shape: SHAPES[Math.floor(n / N_HUES) % SHAPES.length] };
+  let look = looks.get(id);
+  if (!look) {
+    if (looks.size >= MAX_LOOKS) looks.clear();
+    const n = numberOf(id);
+    look = { hue: n % N_HUES, shape: SHAPES[Math.floor(n / N_HUES) % SHAPES.length] };
+    looks.set(id, look);
+  }
+  return look;
 }
 
 const POLYGONS = {
@@ -38,6 +47,9 @@ const POLYGONS = {
   hexagon: polygon(6, 0, 1.0996),
   diamond: polygon(4, 0, 1.2533),
 };
+
+/** How far out a shape of radius r goes, to each side, in r; corners are rounded. */
+export const REACH = { circle: 1, square: 0.89, hexagon: 1.1, diamond: 1.26 };
 
 /** Corners at a circumradius that gives the area of the unit circle. */
 function polygon(n, turn, radius) {

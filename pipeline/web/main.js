@@ -30,6 +30,7 @@ const WIDE_VIEWS = new Set(["flow", "history"]);
 const WORDS_MS = 10000;
 const FLOWS_MS = 5000;
 const FACTS_MS = 30000;
+const PATIENCE_MS = 400;
 
 // --- views by hash: #cluster/<id>@<time> -----------------------------------------------------
 
@@ -227,17 +228,28 @@ function welcome() {
       ),
     );
   open();
+  route();
+  addEventListener("hashchange", route);
+  on("drawn", surround);
+  setTimeout(surround, present.time ? 0 : PATIENCE_MS); // nothing may be there to be drawn
+}
+
+let isSurrounded = false;
+
+/** What stands around the map is asked for when it is there: its first frame does not wait. */
+function surround() {
+  if (isSurrounded) return;
+  isSurrounded = true;
   const always = new Life();
   always.every(FLOWS_MS, flows);
   always.every(FACTS_MS, loadFacts);
   on("model", () => loadFacts().catch(() => {}));
   on("lifecycle", () => loadFacts().catch(() => {}));
+  on("link", () => store.link === "live" && timeline.load().catch(() => {}));
   timeline
     .load()
     .catch(() => {})
     .then(() => present.time && timeline.show(present.time));
-  route();
-  addEventListener("hashchange", route);
 }
 
 legend();
@@ -251,7 +263,6 @@ on("clusters", emptiness);
 on("clusters", speak);
 on("unauthorized", login);
 on("welcome", welcome);
-on("link", () => store.link === "live" && timeline.load().catch(() => {}));
 byId("search").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = byId("query").value.trim();

@@ -1,5 +1,6 @@
 // The map: clusters as bubbles on a canvas. What is drawn eases within 300 ms from what was to
-// what is; the loop rests while nothing moves.
+// what is; the loop rests while nothing moves. Items fly at the screen's own rate, over a ground
+// of bubbles that is painted only when it has changed.
 
 import { byId, h } from "./dom.js";
 import { figure, plural, signed } from "./format.js";
@@ -8,14 +9,19 @@ import { chosen, placed, spread } from "./layout.js";
 import { labelled } from "./labels.js";
 import { readColours, swatch } from "./look.js";
 import * as paint from "./paint.js";
+import { brush, Stamps } from "./stamps.js";
 import { nameOf, on, shown, store, tell } from "./store.js";
 
 const EASE_MS = 300;
 const MAX_ARCS = 14;
 const MAX_RATIO = 2; // device pixels a pixel
+const MANY = 120; // bubbles, from which on they are stamped,
+const MANY_MS = 30; // and move no more often than so
+const FRESH = 48; // stamps that are made for one frame: the first would wait for all
 
 const canvas = byId("map");
 const context = canvas.getContext("2d");
+const ground = document.createElement("canvas").getContext("2d"); // what items fly over
 const tip = byId("tip");
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const flights = new Flights();
@@ -23,18 +29,25 @@ const frames = []; // [ms since the last, ms of drawing]
 
 let width = 0;
 let height = 0;
-let spots = []; // where bubbles go: {id, row, x, y, r, ax, ay, from: {x, y, r}}
-let drawn = new Map(); // id -> {id, row, x, y, r}: where they are now
+let spots = []; // where bubbles go: {id, row, x, y, r, ax, ay}
+let drawn = new Map(); // id -> {id, row, x, y, r, from, to, forms}: where they are now
+let stamps = new Stamps(1);
+let pen = brush;
 let names = []; // labels
 let easedAt = -Infinity;
 let asked = 0;
 let last = 0;
+let isStale = true; // the ground is another
+let groundAt = -Infinity;
 
 export function start(open) {
   readColours();
   new ResizeObserver(resize).observe(canvas.parentElement);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     readColours();
+    stamps = new Stamps(ratio());
+    if (pen !== brush) pen = stamps;
+    for (const one of drawn.values()) one.forms = null;
     tell("theme");
     draw();
   });
@@ -45,7 +58,7 @@ export function start(open) {
   on("changes", (changes) => {
     if (store.past || calm.matches || document.hidden) return;
     flights.add(changes, performance.now());
-    draw();
+    ask();
   });
   on("past", () => flights.clear());
   canvas.addEventListener("pointermove", (event) => event.pointerType === "touch" || point(event));
@@ -70,14 +83,18 @@ export const inspect = (isAnew = false) => ({
   height,
 });
 
+const ratio = () => Math.min(MAX_RATIO, devicePixelRatio || 1);
+
 function resize() {
-  const ratio = Math.min(MAX_RATIO, devicePixelRatio || 1);
   const box = canvas.parentElement.getBoundingClientRect();
   if (!box.width || !box.height) return;
   [width, height] = [Math.round(box.width), Math.round(box.height)];
-  canvas.width = width * ratio;
-  canvas.height = height * ratio;
-  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  for (const one of [context, ground]) {
+    one.canvas.width = width * ratio();
+    one.canvas.height = height * ratio();
+    one.setTransform(ratio(), 0, 0, ratio(), 0, 0);
+  }
+  stamps = new Stamps(ratio());
   spots = []; // another stage, another arrangement
   arrange();
 }
@@ -88,10 +105,14 @@ function arrange() {
   const { rows, others } = chosen(shown());
   const before = new Map(spots.map((spot) => [spot.id, spot]));
   spots = spread(placed(others ? [...rows, others] : rows, width, height), before, width, height);
+  const was = drawn;
+  drawn = new Map();
   for (const spot of spots) {
-    const now = drawn.get(spot.id);
-    spot.from = now ? { x: now.x, y: now.y, r: now.r } : { x: spot.x, y: spot.y, r: 0 };
+    const { x, y, r } = was.get(spot.id) ?? { x: spot.x, y: spot.y, r: 0 };
+    const { id, row } = spot;
+    drawn.set(id, { id, row, x, y, r, from: { x, y, r }, to: spot, forms: null });
   }
+  pen = drawn.size < MANY ? brush : stamps;
   easedAt = performance.now();
   relabel();
 }
@@ -103,6 +124,11 @@ function relabel() {
 }
 
 function draw() {
+  isStale = true;
+  ask();
+}
+
+function ask() {
   if (!asked) asked = requestAnimationFrame(frame);
 }
 
@@ -110,28 +136,45 @@ function frame(now) {
   asked = 0;
   const began = performance.now();
   const share = calm.matches ? 1 : Math.min(1, Math.max(0, (now - easedAt) / EASE_MS));
-  const eased = 1 - (1 - share) ** 3;
-  drawn = new Map();
-  for (const { id, row, x, y, r, from } of spots) {
-    const mix = (a, b) => a + (b - a) * eased;
-    drawn.set(id, { id, row, x: mix(from.x, x), y: mix(from.y, y), r: mix(from.r, r) });
+  if (isStale && (share === 1 || pen === brush || now - groundAt > MANY_MS)) {
+    isStale = share < 1;
+    groundAt = now;
+    ease(1 - (1 - share) ** 3);
+    drawGround();
   }
-  const all = [...drawn.values()];
   context.clearRect(0, 0, width, height);
-  if (!store.past) paint.arcs(context, store.flows.slice(0, MAX_ARCS), drawn);
-  paint.halos(context, all);
-  paint.bubbles(context, all, store);
-  paint.rings(context, all);
+  context.drawImage(ground.canvas, 0, 0, width, height);
   flights.draw(context, drawn, now);
-  paint.labels(
-    context,
-    names.map((name) => ({ ...name, spot: drawn.get(name.spot.id) ?? name.spot })),
-  );
-  if (all.length && !last) performance.mark("eddy-first-frame");
+  paint.labels(context, names, drawn);
+  if (drawn.size && !last) {
+    performance.mark("eddy-first-frame");
+    tell("drawn");
+  }
   frames.push([now - last, performance.now() - began]);
   if (frames.length > 600) frames.shift();
-  if (all.length) last = now;
-  if (share < 1 || flights.count) draw();
+  if (drawn.size) last = now;
+  if (isStale || flights.count) ask();
+}
+
+function ease(share) {
+  stamps.allow(FRESH);
+  for (const one of drawn.values()) {
+    const { from, to } = one;
+    one.x = from.x + (to.x - from.x) * share;
+    one.y = from.y + (to.y - from.y) * share;
+    one.r = from.r + (to.r - from.r) * share;
+    if (!one.forms?.isWhole) one.forms = paint.formed(one.id, one.row, to.r, pen);
+  }
+}
+
+function drawGround() {
+  const all = [...drawn.values()];
+  ground.clearRect(0, 0, width, height);
+  if (!store.past) paint.arcs(ground, store.flows.slice(0, MAX_ARCS), drawn);
+  paint.parts(ground, all, "halo", pen);
+  paint.parts(ground, all, "body", pen);
+  paint.outlines(ground, all, store);
+  paint.parts(ground, all, "ring", pen);
 }
 
 // --- pointing ------------------------------------------------------------------------------

@@ -1,26 +1,20 @@
 // Strokes of the map: bubbles, rings, halos, arcs, labels. Each takes what it draws and where.
 
-import { colour, lookOf, trace } from "./look.js";
+import { colour, lookOf, REACH, trace } from "./look.js";
 import { FONT_PX, LINE_PX } from "./labels.js";
 
 const font = (px) => `500 ${px}px Inter, system-ui, -apple-system, "Segoe UI", Roboto, sans-serif`;
 export const FONT = font(FONT_PX);
 const TOP = -Math.PI / 2;
 const NEAR = 0.7; // of the threshold: worth a look
+const TURNS = 60; // so finely a ring tells
 
-/** Hues are drawn together: a change of colour is what costs. */
-export function bubbles(context, spots, focus) {
-  const { hues, ink, muted, panel } = colour();
-  const groups = new Map();
-  for (const spot of spots) {
-    const hue = spot.id ? lookOf(spot.id).hue : -1;
-    if (!groups.has(hue)) groups.set(hue, []);
-    groups.get(hue).push(spot);
-  }
-  for (const [hue, members] of groups) {
-    const tint = hue < 0 ? muted : hues[hue];
+/** A bubble, its colour half through. */
+function body(tint, shape) {
+  const { panel } = colour();
+  return (context, x, y, r) => {
     context.beginPath();
-    for (const spot of members) trace(context, lookOf(spot.id).shape, spot.x, spot.y, spot.r);
+    trace(context, shape, x, y, r);
     context.fillStyle = panel; // arcs do not shine through
     context.fill();
     context.globalAlpha = 0.26;
@@ -30,56 +24,92 @@ export function bubbles(context, spots, focus) {
     context.strokeStyle = tint;
     context.lineWidth = 1.5;
     context.stroke();
+  };
+}
+
+/** Growth within the hour: a halo; losses are dashed. */
+const halo = (tint, shape) => (context, x, y, r) => {
+  context.beginPath();
+  trace(context, shape, x, y, r);
+  context.globalAlpha = 0.2;
+  context.fillStyle = tint;
+  context.fill();
+  context.globalAlpha = 1;
+};
+
+const dashes = (tint, shape) => (context, x, y, r) => {
+  context.beginPath();
+  trace(context, shape, x, y, r);
+  context.setLineDash([2, 3]);
+  context.strokeStyle = tint;
+  context.lineWidth = 1;
+  context.stroke();
+  context.setLineDash([]);
+};
+
+const ring = (tint, alpha, wide, turn) => (context, x, y, r) => {
+  context.beginPath();
+  context.arc(x, y, r, TOP, TOP + turn);
+  context.strokeStyle = tint;
+  context.globalAlpha = alpha;
+  context.lineWidth = wide;
+  context.stroke();
+  context.globalAlpha = 1;
+};
+
+/**
+ * What a bubble of a row consists of, the radius of each part being `times` the bubble's and `more`:
+ * {halo, body, ring}. `pen` is a brush, or stamps where there are many; isWhole: not to be asked
+ * for again.
+ */
+export function formed(id, row, goal, pen) {
+  const { hues, muted, bad, warn } = colour();
+  const { hue, shape } = lookOf(id);
+  const tint = id ? hues[hue] : muted;
+  const kind = `${shape} ${id ? hue : "none"}`;
+  const part = (name, times, more, reach, paint) => {
+    const form = pen.form(name, times * goal + more, reach, paint);
+    found.isWhole &&= pen.isDone(form);
+    return { times, more, form };
+  };
+  const found = { isWhole: true, halo: null, body: null, ring: null };
+  found.body = part(kind, 1, 0, REACH[shape], body(tint, shape));
+  const { growth, size, drift } = row;
+  if (growth && Math.abs(growth) >= Math.max(2, 0.01 * size)) {
+    // as wide as the share that came
+    const share = Math.min(1, Math.abs(growth) / Math.max(1, size - growth));
+    found.halo =
+      growth > 0
+        ? part(`halo ${kind}`, 1, 3 + 11 * Math.sqrt(share), REACH[shape], halo(tint, shape))
+        : part(`loss ${shape}`, 1, 3, REACH[shape], dashes(muted, shape));
   }
+  if (drift != null && drift >= 0.05) {
+    // against its threshold: a full turn is the threshold, and not before
+    const n = Math.min(TURNS, Math.floor(drift * TURNS));
+    const [colour, alpha, wide] =
+      drift >= 1 ? [bad, 1, 3] : drift >= NEAR ? [warn, 1, 2.5] : [muted, 0.55, 1.5];
+    const turn = (2 * Math.PI * n) / TURNS;
+    found.ring = part(`ring ${n}`, 1.12, 4, 1, ring(colour, alpha, wide, turn));
+  }
+  return found;
+}
+
+/** One part of all bubbles: halos lie below every body. */
+export function parts(context, spots, name, pen) {
+  for (const spot of spots) {
+    const part = spot.forms[name];
+    if (part) pen.put(context, part.form, spot.x, spot.y, part.times * spot.r + part.more);
+  }
+}
+
+export function outlines(context, spots, focus) {
   for (const spot of spots) {
     if (spot.id !== focus.selected && spot.id !== focus.hovered) continue;
     context.beginPath();
     trace(context, lookOf(spot.id).shape, spot.x, spot.y, spot.r + 0.5);
-    context.strokeStyle = ink;
+    context.strokeStyle = colour().ink;
     context.lineWidth = spot.id === focus.selected ? 3 : 2;
     context.stroke();
-  }
-}
-
-/** Growth within the hour: a halo as wide as the share that came; losses are dashed. */
-export function halos(context, spots) {
-  const { hues, muted } = colour();
-  for (const spot of spots) {
-    const { growth, size } = spot.row;
-    if (!growth || Math.abs(growth) < Math.max(2, 0.01 * size)) continue;
-    const share = Math.min(1, Math.abs(growth) / Math.max(1, size - growth));
-    const wide = 3 + 11 * Math.sqrt(share);
-    context.beginPath();
-    trace(context, lookOf(spot.id).shape, spot.x, spot.y, spot.r + (growth > 0 ? wide : 3));
-    if (growth > 0) {
-      context.globalAlpha = 0.2;
-      context.fillStyle = spot.id ? hues[lookOf(spot.id).hue] : muted;
-      context.fill();
-      context.globalAlpha = 1;
-    } else {
-      context.setLineDash([2, 3]);
-      context.strokeStyle = muted;
-      context.lineWidth = 1;
-      context.stroke();
-      context.setLineDash([]);
-    }
-  }
-}
-
-/** Drift against its threshold: a full turn is the threshold. */
-export function rings(context, spots) {
-  const { bad, warn, muted } = colour();
-  for (const spot of spots) {
-    const drift = spot.row.drift;
-    if (drift == null || drift < 0.05) continue;
-    const isAlarm = drift >= 1;
-    context.beginPath();
-    context.arc(spot.x, spot.y, 1.12 * spot.r + 4, TOP, TOP + 2 * Math.PI * Math.min(1, drift));
-    context.strokeStyle = isAlarm ? bad : drift >= NEAR ? warn : muted;
-    context.globalAlpha = isAlarm || drift >= NEAR ? 1 : 0.55;
-    context.lineWidth = isAlarm ? 3 : drift >= NEAR ? 2.5 : 1.5;
-    context.stroke();
-    context.globalAlpha = 1;
   }
 }
 
@@ -125,7 +155,8 @@ function towards(spot, aim, far) {
   return { x: spot.x + far * Math.cos(angle), y: spot.y + far * Math.sin(angle) };
 }
 
-export function labels(context, found) {
+/** Where a label is, goes by where its bubble is now. */
+export function labels(context, found, at) {
   const { ink, ground } = colour();
   context.textAlign = "center";
   context.textBaseline = "middle";
@@ -137,8 +168,9 @@ export function labels(context, found) {
   for (const one of found) {
     if (one.px !== px) context.font = font((px = one.px)); // parsing a font costs
     const step = (LINE_PX * px) / FONT_PX;
-    const x = one.spot.x + one.dx;
-    const y = one.spot.y + one.dy - ((one.lines.length - 1) * step) / 2 + 0.5;
+    const spot = at.get(one.spot.id) ?? one.spot;
+    const x = spot.x + one.dx;
+    const y = spot.y + one.dy - ((one.lines.length - 1) * step) / 2 + 0.5;
     one.lines.forEach((line, n) => {
       if (!one.isInside) context.strokeText(line, x, y + n * step);
       context.fillText(line, x, y + n * step);

@@ -2,12 +2,13 @@
 // who do not see one, so it has all the map has.
 
 import { ask } from "./api.js";
-import { h, setText } from "./dom.js";
+import { calmly, h, setText } from "./dom.js";
 import { count, plural, signed } from "./format.js";
 import { choice, clusterLink, heading, sparkline } from "./parts.js";
 import { nameOf, on, shown, store } from "./store.js";
 
 const FIRST_ROWS = 60;
+const CALM_MS = 500; // between two orders of the table
 const COLUMNS = [
   ["name", "Cluster", null],
   ["size", "Items", "items that are in it now"],
@@ -158,8 +159,9 @@ export function trendingView(panel, life) {
     return own.element;
   }
 
-  on("clusters", arrange, life);
-  on("facts", arrange, life);
+  const soon = calmly(CALM_MS, () => life.isOver || arrange());
+  on("clusters", soon, life);
+  on("facts", soon, life);
   life.every(5000, load);
   arrange();
   return "Trending";

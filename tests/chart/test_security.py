@@ -6,7 +6,7 @@ import pytest
 
 from tests.chart.chart import SETS, given, render, rendered
 
-OURS = ("assigner", "reclusterer", "server", "create", "topics", "doctor", "readyz")
+OURS = ("assigner", "reclusterer", "server", "create", "topics", "doctor")
 
 
 @pytest.mark.parametrize("name", SETS)

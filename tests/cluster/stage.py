@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +20,8 @@ import yaml
 
 from pipeline.streams.broker import RunningBroker, start_broker
 from tests.chart.chart import CHART, ROOT
-from tests.kafka.site import until
+from tests.kafka.site import Site, until
+from tests.upgrade.roll import SETTINGS
 
 HERE: Final = Path(__file__).parent
 NODE: Final = "10.90.0.1"
@@ -27,6 +30,8 @@ KAFKA_PORT: Final = 9092
 IMAGE: Final = "localhost/eddy"
 WAIT_S: Final = 600.0
 """For what takes seconds where nobody else uses the machine."""
+LIMITS: Final = {"assigner": "768Mi", "reclusterer": "1Gi", "server": "1Gi"}
+KAFKA_KEYS: Final = ("kafka.", "topics.", "device.")
 
 Object = dict[str, Any]
 
@@ -106,6 +111,9 @@ class Cluster:
             "listeners": f"{ours},{pods},CONTROLLER://127.0.0.1:{{controller_port}}",
             "advertised.listeners": f"{ours},PODS://kafka:{KAFKA_PORT}",
             "listener.security.protocol.map": protocols,
+            # as long as by default: it shares two cores with pods, and may be late by seconds
+            "broker.session.timeout.ms": "9000",
+            "broker.heartbeat.interval.ms": "2000",
         }
         metadata = {"name": "kafka", "labels": {"kubernetes.io/service-name": "kafka"}}
         door = {"name": "kafka", "port": KAFKA_PORT, "protocol": "TCP"}
@@ -199,6 +207,24 @@ class Release:
         assert int(status) == expect, f"{path}: {status} {body}"
         return body
 
+    @contextmanager
+    def forwarded(self, service: str, port: int) -> Iterator[int]:
+        """The port of this machine's loopback address at which kubectl leads to a service."""
+        words = ["--namespace", self.namespace, "port-forward", f"service/{service}", f":{port}"]
+        leading = subprocess.Popen(
+            [self.cluster.kube, "kubectl", "--kubeconfig", self.cluster.config, *words],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert leading.stdout is not None
+        try:
+            said = leading.stdout.readline()  # it waits a minute at most for a pod that runs
+            found = re.match(r"Forwarding from 127\.0\.0\.1:(\d+) -> ", said)
+            assert found, said + self.state()
+            yield int(found[1])
+        finally:
+            leading.kill()
+            leading.communicate()
+
     def until_ready(self, n_pods: int, limit_s: float = WAIT_S) -> float:
         """Wait until so many pods, and no others, are ready; in how many seconds."""
         began = time.monotonic()
@@ -214,6 +240,57 @@ class Release:
         """For a person who wonders why something failed."""
         pods = self.kubectl("get", "pods", "--output", "wide", check=False)
         return pods + self.kubectl("get", "events", "--sort-by=.lastTimestamp", check=False)[-6000:]
+
+
+def values_of(site: Site, tag: str) -> dict[str, object]:
+    """The site's settings as values of the chart, in pods that fit on two cores."""
+    config: dict[str, dict[str, object]] = {}
+    for key, value in SETTINGS.items():
+        if not key.startswith(KAFKA_KEYS):
+            section, _, name = key.partition(".")
+            config.setdefault(section, {})[name] = value
+    small = {
+        name: {
+            "resources": {
+                "requests": {"cpu": "100m", "memory": "256Mi"},
+                "limits": {"memory": most},
+            }
+        }
+        for name, most in LIMITS.items()
+    }
+    little = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
+    topics = site.topics
+    return {
+        "image": {"repository": IMAGE, "tag": tag},
+        "kafka": {"bootstrapServers": f"kafka:{KAFKA_PORT}"},
+        "topics": {
+            "prefix": topics.prefix,
+            "input": {"name": topics.input, "partitions": topics.partitions},
+            "replicationFactor": 1,
+            "job": {"resources": little},
+        },
+        "config": {**config, "telemetry": {"log_format": "json"}},
+        "assigner": {**small["assigner"], "persistence": {"size": "1Gi"}},
+        "reclusterer": small["reclusterer"],
+        "server": {**small["server"], "auth": {"existingSecret": "eddy-tokens"}},
+        "tests": {"resources": little},
+    }
+
+
+def browse(
+    port: int, path: str, body: str | None = None, **headers: str
+) -> tuple[HTTPResponse, str]:
+    """A reply over a port-forward, and its text; who is told "not now" asks again."""
+    method = "POST" if body else "GET"
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        with closing(HTTPConnection("127.0.0.1", port, timeout=WAIT_S)) as connection:
+            given = {"Content-Type": "application/json", **headers}
+            connection.request(method, path, body, headers=given)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        if answer.status != 503 or time.monotonic() > deadline:
+            return answer, text
 
 
 def condition(pod: Object, name: str) -> datetime | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,18 +20,21 @@ from pathlib import Path
 
 import pytest
 import yaml
+from websockets.sync.client import connect
 
+from pipeline.services.server.routes_page import POLICY
 from pipeline.streams.broker import RunningBroker
 from tests.cluster.stage import (
     HERE,
     IMAGE,
-    KAFKA_PORT,
     WAIT_S,
     Cluster,
     Release,
+    browse,
     container,
     folder,
     start_s,
+    values_of,
 )
 from tests.kafka.audit import audit
 from tests.kafka.site import Site, site_at, until
@@ -46,9 +50,8 @@ TOKEN = "eddy_0123456789abcdef0123456789abcdef"  # of this test alone
 FIRST, SECOND = "0.1.0", "0.1.0-second"
 N_PODS = 5
 OUTAGE_S = 75.0  # longer than it takes a liveness probe to lose its patience
+N_AGAIN = 500  # records for all partitions, in many transactions
 PAUSE_S = 0.1  # 80 records a second: five pods, Kafka and Kubernetes share two cores
-LIMITS = {"assigner": "768Mi", "reclusterer": "1Gi", "server": "1Gi"}
-KAFKA_KEYS = ("kafka.", "topics.", "device.")
 HOG = (
     # children that each take less than the service, so that it is the service that the node ends
     "import os, time\n"
@@ -103,41 +106,6 @@ class Story:
         )
 
 
-def values_of(site: Site) -> dict[str, object]:
-    """The site's settings as values of the chart, in pods that fit on two cores."""
-    config: dict[str, dict[str, object]] = {}
-    for key, value in SETTINGS.items():
-        if not key.startswith(KAFKA_KEYS):
-            section, _, name = key.partition(".")
-            config.setdefault(section, {})[name] = value
-    small = {
-        name: {
-            "resources": {
-                "requests": {"cpu": "100m", "memory": "256Mi"},
-                "limits": {"memory": most},
-            }
-        }
-        for name, most in LIMITS.items()
-    }
-    little = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
-    topics = site.topics
-    return {
-        "image": {"repository": IMAGE, "tag": FIRST},
-        "kafka": {"bootstrapServers": f"kafka:{KAFKA_PORT}"},
-        "topics": {
-            "prefix": topics.prefix,
-            "input": {"name": topics.input, "partitions": topics.partitions},
-            "replicationFactor": 1,
-            "job": {"resources": little},
-        },
-        "config": {**config, "telemetry": {"log_format": "json"}},
-        "assigner": {**small["assigner"], "persistence": {"size": "1Gi"}},
-        "reclusterer": small["reclusterer"],
-        "server": {**small["server"], "auth": {"existingSecret": "eddy-tokens"}},
-        "tests": {"resources": little},
-    }
-
-
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """A cluster with the image, a namespace, a broker, users; all of it ends with the story."""
@@ -161,7 +129,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         site_at(broker.bootstrap_servers, scratch, calm()) as site,
     ):
         values = scratch / "values.yaml"
-        values.write_text(yaml.safe_dump(values_of(site)))
+        values.write_text(yaml.safe_dump(values_of(site, FIRST)))
         told = Story(
             cluster,
             Release(cluster, NAMESPACE, scratch),
@@ -256,11 +224,54 @@ def items(story, path):
     return json.loads(story.release.ask(path, TOKEN))["items"]
 
 
+def test_the_page_comes_where_the_notes_say_and_takes_a_token(story):
+    notes = story.release.helm("get", "notes", "eddy")
+    assert f"kubectl --namespace {NAMESPACE} port-forward service/eddy-server 8080:8080" in notes
+    assert "http://127.0.0.1:8080/\n" in notes
+    with (
+        story.timed("the page over kubectl port-forward: files, login, stream") as say,
+        story.release.forwarded("eddy-server", 8080) as port,
+    ):
+        answer, page = browse(port, "/")
+        assert (answer.status, answer.headers["content-security-policy"]) == (200, POLICY)
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        named = set(re.findall(r'(?:src|href)="([^"#]+)"', page))
+        assert "web/main.js" in named
+        for path in named:
+            answer, _ = browse(port, f"/{path}")
+            assert (answer.status, answer.headers["content-security-policy"]) == (200, POLICY)
+        say(f"{len(named)} files")
+
+        assert browse(port, "/api/v1/clusters")[0].status == 401
+        answer, _ = browse(port, "/login", json.dumps({"token": TOKEN}))
+        assert answer.status == 204
+        known = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+        answer, clusters = browse(port, "/api/v1/clusters", **known)
+        assert answer.status == 200 and json.loads(clusters)["items"]
+        stream = f"ws://127.0.0.1:{port}/api/v1/stream"
+        own = f"http://127.0.0.1:{port}"
+        with connect(stream, additional_headers=known, origin=own, proxy=None) as ws:
+            assert json.loads(ws.recv(timeout=WAIT_S))["type"] == "hello"
+
+
+def test_the_changes_are_watched_as_the_notes_say(story):
+    notes = story.release.helm("get", "notes", "eddy")
+    command = f"kubectl --namespace {NAMESPACE} exec statefulset/eddy-assigner -- eddy watch"
+    assert command in notes
+    with story.timed("eddy watch in a pod sees three changes"):
+        words = (*command.split()[3:], "--json", "--count", "3")
+        said = story.release.kubectl(*words, "--timeout", f"{WAIT_S / 10:.0f}")
+        assert len([json.loads(line) for line in said.splitlines()]) == 3
+
+
 def test_helm_test_passes(story):
     with story.timed("helm test"):
         said = story.release.helm("test", "eddy", "--timeout", "10m", "--logs")
 
         assert "Succeeded" in said
+        _, _, logs = said.partition("POD LOGS")
+        assert "ok    broker" in logs
+        assert '{"ok": true' in logs
 
 
 def test_an_upgrade_under_load_loses_nothing(story):
@@ -317,13 +328,17 @@ def test_a_kafka_that_was_away_finds_all_again_and_nothing_is_lost(story):
         return {p["metadata"]["name"]: container(p)["restartCount"] for p in story.release.pods()}
 
     before = restarts()
-    with story.timed(f"no Kafka for {OUTAGE_S:.0f} s, and back; all ready again") as say:
+    with story.timed(f"no Kafka for {OUTAGE_S:.0f} s, and back") as say:
         with story.writer.held():
             story.broker.kill()
             time.sleep(OUTAGE_S)
             story.broker.start()
-        story.release.until_ready(N_PODS)
-        story.site.wait_until_applied(WAIT_S)
+        say(f"all ready {story.release.until_ready(N_PODS):.0f} s after it was back")
+        # whose transaction was forgotten learns it from the next one
+        enough = story.writer.n_written + N_AGAIN
+        until(lambda: story.writer.n_written > enough, "records flow again", WAIT_S)
+        with story.writer.held():
+            story.site.wait_until_applied(WAIT_S)
         story.release.until_ready(N_PODS)
         again = [name for name, n in restarts().items() if n > before.get(name, 0)]
         say(f"started anew: {', '.join(again) or 'nobody'}")

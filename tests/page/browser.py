@@ -110,6 +110,11 @@ class Browser:
         found: dict[str, list[str]] = self._say("notes")
         return found
 
+    def metrics(self) -> dict[str, float]:
+        """Of the page's main thread, in seconds of its own: TaskDuration, ScriptDuration, ..."""
+        found: dict[str, float] = self._say("metrics")
+        return found
+
     def serious(self) -> list[str]:
         """What axe-core finds serious or critical on the page as it is."""
         return [

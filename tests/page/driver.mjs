@@ -16,6 +16,7 @@ const browser = await chromium.launch({
 let context = null;
 let page = null;
 let notes = null;
+let watching = null; // a session of the page's metrics
 
 const verbs = {
   async open({ url, width = 1280, height = 800, scheme = "light", motion = "no-preference", ratio = 1, touch = false }) {
@@ -25,6 +26,7 @@ const verbs = {
       hasTouch: touch, locale: "en-GB", timezoneId: "UTC",
     });
     page = await context.newPage();
+    watching = null;
     page.setDefaultTimeout(90000); // the machine may have other things to do
     notes = { requests: [], refused: [], sockets: [], errors: [] };
     page.on("request", (request) => notes.requests.push(request.url()));
@@ -52,6 +54,14 @@ const verbs = {
   media: ({ scheme, motion }) => page.emulateMedia({ colorScheme: scheme, reducedMotion: motion }),
   picture: async ({ path, full = false }) => { await page.screenshot({ path, fullPage: full }); },
   notes: () => notes,
+  async metrics() { // times are of the page's main thread, in its own seconds: others on the machine do not count
+    if (!watching) {
+      watching = await context.newCDPSession(page);
+      await watching.send("Performance.enable", { timeDomain: "threadTicks" });
+    }
+    const { metrics } = await watching.send("Performance.getMetrics");
+    return Object.fromEntries(metrics.map(({ name, value }) => [name, value]));
+  },
   async axe() {
     await page.evaluate(axe);
     const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));

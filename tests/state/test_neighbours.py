@@ -174,6 +174,36 @@ def test_vectors_that_change_while_they_are_added_wait_on():
         assert bench.found("faiss", bench.truth[key], 1) == [(key, 0.0)]
 
 
+def test_rows_are_picked_a_part_at_a_time_and_none_is_left(monkeypatch):
+    bench = Bench(30)
+    keys = sorted(bench.truth)
+    monkeypatch.setattr(neighbour_graph, "PICKED_ROWS", 7)
+    for some in ([keys[25]], keys[20:24], [keys[1], keys[29], keys[12]]):  # behind, and before
+        bench.put(some)
+        wanted = set(bench.items.find_all(some).tolist())
+        picked = []
+        while len(part := bench.graph.pick(2)[0]):
+            assert len(part) <= 2
+            picked += part.tolist()
+
+        assert sorted(picked) == sorted(wanted)
+
+
+def test_nodes_of_rows_that_are_others_or_gone_are_idle():
+    bench = Bench(30)
+    keys = sorted(bench.truth)
+    assert bench.graph.n_idle == 0
+
+    bench.remove(keys[:3])
+    bench.put(keys[5:9])
+    assert bench.graph.n_idle == 7
+
+    bench.catch_up()
+    assert bench.graph.n_idle == 7
+    bench.put([b"new-%d" % i for i in range(200)])  # the items have grown since
+    assert bench.graph.n_idle == 7
+
+
 def test_vectors_of_another_length_are_far_from_everything():
     bench = Bench(200, seed=5)
     query = bench.truth[b"item-0"]

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.messages.codec import encode_assignment, encode_change
-from pipeline.messages.events import Cause, ChangeType, ClusterChange
+from pipeline.messages.codec import encode_assignment, encode_change, encode_lifecycle
+from pipeline.messages.events import Cause, ChangeType, ClusterChange, Lifecycle, LifecycleType
 from pipeline.messages.policy import EventPolicy
 from pipeline.messages.records import Record
 from pipeline.state.neighbours import ExactSearch, nearest
 from pipeline.state.view import View
 from pipeline.state.view_changes import ChangeKey, ChangeLog
+from pipeline.state.view_events import LifecycleLog
 from pipeline.state.view_items import ClusterNames, Items
 from pipeline.state.view_series import HOUR_MS, MINUTE_MS, N_MINUTES, Series, surprise
 
@@ -153,6 +154,62 @@ def test_buckets_hold_what_was_counted_in_their_time_in_any_order(times, window)
     assert counts[2, 0].sum() == sum(minute * MINUTE_MS >= start for minute in counted)
     assert counts[1, 1].sum() == counts[2, 0].sum()
     assert starts == sorted(starts)
+
+
+def test_what_moved_in_a_window_is_what_its_trend_says():
+    series, names = Series(), ClusterNames()
+    numbers = [names.number(f"c{i}") for i in range(5)]
+    for i in range(400):
+        series.add(i * MINUTE_MS // 3, numbers[i % 5], numbers[i * i % 4])
+    for window in ("5m", "1h", "24h"):
+        trend = series.trend(window, 133 * MINUTE_MS, 9)
+
+        moved = series.moved(window, 133 * MINUTE_MS, 9)
+
+        assert moved.tolist() == np.column_stack((trend.gained, trend.lost)).tolist()
+        assert moved.sum() > 0
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=40),
+    st.integers(1, 12),
+    st.booleans(),
+)
+def test_pages_of_members_hold_all_of_them_from_either_end(distances, limit, farthest):
+    view = View(1)
+    view.fold_assignments(assignments([(b"%d" % i, "c1", d) for i, d in enumerate(distances)]))
+    paged, after = [], None
+    while page := view.items.by_distance("c1", limit, after, farthest=farthest):
+        paged += page
+        after = page[-1][:2]
+
+    sign = -1.0 if farthest else 1.0
+    keys = sorted((sign * d, b"%d" % i) for i, d in enumerate(distances))
+    assert [(d, key) for d, key, _ in paged] == [(sign * d, key) for d, key in keys]
+    assert all(view.items.name(row) == key for _, key, row in paged)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from(CLUSTERS), max_size=3), max_size=20),
+    st.integers(1, 9),
+    st.integers(0, 20),
+)
+def test_the_log_of_a_cluster_is_the_newest_events_that_name_it(named, n_kept, before):
+    log = LifecycleLog(n_kept)
+    for offset, (own, *others) in enumerate([None, *some] for some in named):
+        if others:
+            own, *others = others
+        event = Lifecycle(f"e{offset}", LifecycleType.SPLIT, 1, 0, offset, own, (), tuple(others))
+        log.fold(Record(0, offset, event.key, encode_lifecycle(event, EventPolicy())[0], offset))
+
+    for cluster in CLUSTERS:
+        found = [kept.offset for kept in log.newest(cluster=cluster, before=before)]
+
+        kept = [offset for offset, some in enumerate(named) if cluster in some]
+        oldest = len(named) - n_kept
+        assert found == [o for o in reversed(kept) if oldest <= o < before]
 
 
 def test_a_window_after_long_silence_is_empty():

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 from fastapi import Depends, Query
+from fastapi.concurrency import run_in_threadpool
 from numpy.typing import NDArray
 
 from pipeline.errors import RecordError
@@ -59,7 +60,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 def read_your_writes(desk: Desk) -> Any:
     """The parameter ``min_offset`` of every question, as a dependency."""
 
-    def wait(
+    async def wait(  # without a thread, which only a wait needs: most requests ask for none
         min_offset: Annotated[
             str | None,
             Query(
@@ -73,7 +74,7 @@ def read_your_writes(desk: Desk) -> Any:
         partition, _, offset = min_offset.partition(":")
         if int(partition) >= desk.topics.partitions:
             raise faulty("/query/min_offset", f"the input has {desk.topics.partitions} partitions")
-        if not desk.reached(int(partition), int(offset), BEHIND_S):
+        if not await run_in_threadpool(desk.reached, int(partition), int(offset), BEHIND_S):
             raise ProblemError("view-behind", f"{min_offset} does not show yet", retry_after_s=1)
 
     return Depends(wait)

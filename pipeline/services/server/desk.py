@@ -81,6 +81,10 @@ class Desk:
     _drifts: tuple[int, Mapping[str, float]] = (-1, {})
     _labels: tuple[Model | None, dict[str, int]] = (None, {})
     _shifts: tuple[Model | None, NDArray[np.float64]] = (None, np.empty(0))
+    _numbers: tuple[Model | None, int, NDArray[np.intp]] = (None, 0, np.empty(0, np.intp))
+    _texts: tuple[Model | None, Mapping[str, bytes], Mapping[str, str], tuple[str, ...]] = (
+        None, {}, {}, (),
+    )  # fmt: skip
 
     @contextmanager
     def looking(self) -> Iterator[View]:
@@ -130,6 +134,33 @@ class Desk:
         if self._labels[0] is not model:
             self._labels = (model, {c: i for i, c in enumerate(model.manifest.clusters)})
         return self._labels[1]
+
+    def numbers(self, model: Model) -> NDArray[np.intp]:
+        """(n_clusters,) those of the view, by label; with the lock held.
+
+        0: nobody has named the cluster yet but the model.
+        """
+        names = self.view.names
+        if self._numbers[0] is not model or self._numbers[1] != len(names):
+            found = np.array([names.find(c) for c in model.manifest.clusters], np.intp)
+            self._numbers = (model, len(names), found)
+        return self._numbers[2]
+
+    def texts(self, model: Model) -> tuple[str, ...]:
+        """What a cluster is looked for by, of every label: id, label, typical item; in lower case.
+
+        With the lock held.
+        """
+        exemplars, labels = self.exemplars(), self.view.models.labels
+        of, of_exemplars, of_labels, _ = self._texts
+        if of is not model or of_exemplars is not exemplars or of_labels != labels:
+            found = tuple(
+                f"{cluster}\n{labels.get(cluster, '')}\n"
+                f"{exemplars.get(cluster, b'').decode('utf-8', 'replace')}".casefold()
+                for cluster in model.manifest.clusters
+            )
+            self._texts = (model, exemplars, dict(labels), found)
+        return self._texts[-1]
 
     def shifts(self, model: Model) -> NDArray[np.float64]:
         """(n_clusters,) how far centroids are from where they were fitted, in units of the spread.

@@ -17,7 +17,7 @@ from pipeline.messages.policy import EmbeddingPolicy
 from pipeline.messages.records import Record
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.fences import Fences
-from pipeline.services.server.vectors import VectorFollower
+from pipeline.services.server.vectors import VectorFollower, VectorMarks
 from pipeline.state.view import News
 from pipeline.streams.contract import Broker, Reader
 
@@ -38,11 +38,23 @@ class _Source(NamedTuple):
     fold: Callable[[Sequence[Record]], News]
 
 
+class Marks(NamedTuple):
+    """From where on topics are read to go on from a view that is there."""
+
+    changes: Mapping[int, int]
+    assignments: Mapping[int, int]
+    vectors: VectorMarks | None
+    embedding: tuple[str | None, int, int | None]
+    """Of the vectors: its name, how many dimensions, since when; another one's are of no use."""
+
+
 class Follower:
     """Feeds a `Desk`; one thread calls `step`.
 
     Parameters
     ----------
+    marks
+        Of the view that the desk has already; None: an empty one, and all is read.
     input_is_compacted
         The input stores the vectors; else their copies do.
     configured
@@ -56,6 +68,7 @@ class Follower:
         configured: EmbeddingPolicy,
         *,
         input_is_compacted: bool,
+        marks: Marks | None = None,
         listeners: Sequence[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,18 +81,20 @@ class Follower:
         self._fences = Fences(broker, desk.view)
         self._starts: dict[int, int] = {}
         self._firsts: dict[int, int] = {}
+        self._resumed = marks
         topics, view = desk.topics, desk.view
+        recent = self._recent(topics.changes) if marks is None else marks.changes
+        known = None if marks is None else marks.assignments
         self._changes = _Source(
-            topics.changes, broker.reader(topics.changes, self._recent(topics.changes)),
-            self._fold_changes,
-        )  # fmt: skip
+            topics.changes, broker.reader(topics.changes, recent), self._fold_changes
+        )
         self._sources = [
             _Source(topics.model, broker.reader(topics.model), self._fold_model),
             _Source(topics.lifecycle, broker.reader(topics.lifecycle), view.fold_lifecycle),
             _Source(topics.drift, broker.reader(topics.drift), view.fold_drift),
             _Source(topics.commands, broker.reader(topics.commands), view.fold_commands),
             _Source(topics.statistics, broker.reader(topics.statistics), self._fold_statistics),
-            _Source(topics.assignments, broker.reader(topics.assignments), self._fold_items),
+            _Source(topics.assignments, broker.reader(topics.assignments, known), self._fold_items),
         ]
         self._vectors: VectorFollower | None = None
         self._totals_are_open = False
@@ -102,6 +117,24 @@ class Follower:
         if topic == self._changes.topic:
             return dict(self._changes.reader.positions)
         return dict(self._source(topic).reader.positions)
+
+    def marks(self) -> Marks | None:
+        """From where on who has the view as it is now goes on; None: it is not whole.
+
+        For the thread that calls `step`, between two steps. Records of a transaction that is open
+        are behind these marks, and so are all of one of which a part is read, in their topics.
+        """
+        keeps_vectors = self._desk.policy.vectors != "none"
+        if not self._caught_up or (
+            keeps_vectors and (self._vectors is None or not self._vectors.at_end)
+        ):
+            return None
+        return Marks(
+            self._changes.reader.positions,
+            self._source(self._desk.topics.assignments).reader.positions,
+            None if self._vectors is None else self._vectors.marks,
+            self._embedding,
+        )
 
     def step(self) -> int:
         """Take in what there is, or wait a little; how many records came.
@@ -241,10 +274,24 @@ class Follower:
         if desk.policy.vectors == "none":
             return 0
         if self._vectors is None:
-            if not self._source(desk.topics.assignments).reader.at_end:
+            needed = [self._source(desk.topics.assignments)]
+            if self._resumed is not None:
+                needed.append(self._source(desk.topics.model))
+            if not self._are_read(needed):
                 return 0  # until then nobody knows which records count
-            self._vectors = VectorFollower(self._broker, desk, is_compacted=self._compacted)
+            marks, self._resumed = self._resumed, None
+            fits = marks is not None and marks.embedding == self._embedding
+            self._vectors = VectorFollower(
+                self._broker, desk, is_compacted=self._compacted,
+                marks=marks.vectors if fits and marks is not None else None,
+            )  # fmt: skip
         return self._vectors.step()
+
+    @property
+    def _embedding(self) -> tuple[str | None, int, int | None]:
+        model, embedding = self._desk.view.model, self._desk.embedding
+        since = None if model is None else model.manifest.embedding_since
+        return embedding.model, embedding.dimensions, since
 
     # --- lag ------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ and of these the oldest go where they alone fill the queue.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from pipeline.services.server.stream_ring import (
     CHANGES,
@@ -33,10 +33,6 @@ MAX_LOOKED_AT: Final = 4096
 """Events of the ring that one call looks at: some milliseconds."""
 GIVEN_UP_AT_ONCE: Final = 256
 """Events of the ring that are given up together, just before they go."""
-
-_Group = tuple[frozenset[str], frozenset[str]]
-"""Channels and types."""
-_Key = TypeVar("_Key", bound=Hashable)
 
 
 class Batch(NamedTuple):
@@ -93,6 +89,11 @@ class Subscriber:
         return self._cursor is not None
 
     @property
+    def is_level(self) -> bool:
+        """Whether all that it is owed is in its queue."""
+        return self._cursor is None and self._gap is None
+
+    @property
     def has_events(self) -> bool:
         """Whether there is something to take."""
         return bool(self._changes or self._others or self._dropped) or (
@@ -118,7 +119,8 @@ class Subscriber:
 
     @property
     def _is_full(self) -> bool:
-        return (len(self) > MAX_QUEUED or self._n_bytes > MAX_QUEUED_BYTES) and len(self) > 1
+        n = len(self._changes) + len(self._others)
+        return n > 1 and (n > MAX_QUEUED or self._n_bytes > MAX_QUEUED_BYTES)
 
     def _leave_to(self, ring: Ring) -> None:
         """Go on reading from the ring; what is not in it any more is given up."""
@@ -155,8 +157,17 @@ class Subscriber:
     def _has_seen(self, told: Told) -> bool:
         return told.offset < self._seen.get((told.channel, told.partition), 0)
 
-    def _pop(self) -> Iterator[Told]:
+    def _pop(self) -> Sequence[Told]:
         """Events in their order, as many as one frame takes."""
+        if len(self) <= MAX_FRAME_EVENTS and self._n_bytes <= MAX_FRAME_BYTES:
+            found = sorted([*self._changes, *self._others])  # by number: no two have the same
+            self._changes.clear()
+            self._others.clear()
+            self._n_bytes = 0
+            return found
+        return list(self._some())
+
+    def _some(self) -> Iterator[Told]:
         n_bytes = n = 0
         while self._changes or self._others:
             queue = self._changes or self._others
@@ -174,6 +185,16 @@ class Subscriber:
         yield from self._others
 
 
+class _Group:
+    """All who want the same: what they get is chosen once."""
+
+    __slots__ = ("members", "wanted")
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.members: set[Subscriber] = set()
+
+
 class Hub:
     """The ring, and everybody who listens.
 
@@ -186,13 +207,13 @@ class Hub:
     def __init__(self, topics: bytes, *, capacity: int = RING_EVENTS) -> None:
         self.topics, self.epoch = topics, 0
         self.ring = Ring(capacity)
-        self._groups: dict[_Group, set[Subscriber]] = {}
-        self._by_item: dict[str, set[Subscriber]] = {}
-        self._by_cluster: dict[str, set[Subscriber]] = {}
-        self._of_clusters: set[Subscriber] = set()
+        self._groups: dict[Wanted, _Group] = {}
+        self._open: dict[str, set[_Group]] = {}
+        """Channel -> those that no index below finds for its events."""
+        self._by_item: dict[str, set[_Group]] = {}
+        self._by_cluster: dict[str, set[_Group]] = {}
+        self._of_clusters: set[_Group] = set()
         """Those that filter clusters: they get what is about the whole model, too."""
-        self._of_where: set[Subscriber] = set()
-        """Those that filter changes by nothing but their metadata."""
         self._behind: set[Subscriber] = set()
         """Those that read from the ring."""
         self._least = 0
@@ -215,19 +236,14 @@ class Hub:
         if not batch:
             return []
         woken: list[Subscriber] = []
-        for (channels, types), members in self._groups.items():
-            fits = [t for t in batch if t.channel in channels and (not types or t.kind in types)]
-            if fits:
-                n_bytes = sum(len(told.body) for told in fits)
-                woken += [one for one in members if self._push(one, fits, n_bytes)]
-        for one, chosen in self._chosen(batch).items():
-            if self._push(one, chosen, sum(len(told.body) for told in chosen)):
-                woken.append(one)
+        for group, chosen in self._chosen(batch).items():
+            n_bytes = sum([len(told.body) for told in chosen])
+            woken += [one for one in group.members if self._push(one, chosen, n_bytes)]
         return woken
 
     def _push(self, one: Subscriber, events: Sequence[Told], n_bytes: int) -> bool:
         is_first = one._push(events, n_bytes)
-        if one._cursor is None and one._is_full:
+        if one._is_full and one._cursor is None:
             one._leave_to(self.ring)
             self._stay_behind(one)
         return is_first
@@ -247,22 +263,20 @@ class Hub:
         self._least = min((one._cursor for one in self._behind if one._cursor is not None),
                           default=ring.next)  # fmt: skip
 
-    def _chosen(self, batch: Sequence[Told]) -> Mapping[Subscriber, list[Told]]:
-        """What those get whose filters name items or clusters."""
-        found: dict[Subscriber, list[Told]] = {}
+    def _chosen(self, batch: Sequence[Told]) -> Mapping[_Group, list[Told]]:
+        """What of it each group gets: an event is held only against filters that name it."""
+        found: dict[_Group, list[Told]] = {}
         for told in batch:
-            listeners: set[Subscriber] = set()
+            groups = set(self._open.get(told.channel, ()))
             if told.item is not None:
-                listeners.update(self._by_item.get(told.item, ()))
+                groups.update(self._by_item.get(told.item, ()))
             for cluster in told.clusters:
-                listeners.update(self._by_cluster.get(cluster, ()))
+                groups.update(self._by_cluster.get(cluster, ()))
             if not told.clusters:
-                listeners.update(self._of_clusters)
-            if told.metadata and told.channel == CHANGES:
-                listeners.update(self._of_where)
-            for one in listeners:
-                if one.wanted.takes(told):
-                    found.setdefault(one, []).append(told)
+                groups.update(self._of_clusters)
+            for group in groups:
+                if group.wanted.takes(told):
+                    found.setdefault(group, []).append(told)
         return found
 
     def subscribe(self, wanted: Wanted, token: Token | None, owner: object) -> Subscriber:
@@ -295,7 +309,7 @@ class Hub:
         gap, one._gap = one._gap, None
         if one._cursor is not None and not len(one):
             self._read_on(one)
-        events = tuple(one._pop())
+        events = one._pop()
         dropped, one._dropped = one._dropped, 0
         if not events and not dropped and gap is None:
             return None
@@ -304,8 +318,9 @@ class Hub:
     def token(self, one: Subscriber) -> str:
         """From where on it has not seen everything."""
         ring = self.ring
-        first = min((queue[0].number for queue in (one._changes, one._others) if queue),
-                    default=ring.next if one._cursor is None else one._cursor)  # fmt: skip
+        first = ring.next if one._cursor is None else one._cursor
+        if len(one):
+            first = min(queue[0].number for queue in (one._changes, one._others) if queue)
         if first == ring.next and not one._seen:
             if self._token[:2] != (first, self.epoch):
                 text = write_token(self.topics, self.epoch, ring.positions(first))
@@ -341,35 +356,44 @@ class Hub:
             self._behind.discard(one)
 
     def _enlist(self, one: Subscriber, *, is_in: bool) -> None:
-        wanted = one.wanted
-        open_channels = set(wanted.events)
+        key = one.wanted.of_events
+        if not key.channels:
+            return
+        group = self._groups.get(key)
+        if is_in:
+            if group is None:
+                group = self._groups[key] = _Group(key)
+                self._register(group, is_in=True)
+            group.members.add(one)
+        elif group is not None:
+            group.members.discard(one)
+            if not group.members:
+                del self._groups[key]
+                self._register(group, is_in=False)
+
+    def _register(self, group: _Group, *, is_in: bool) -> None:
+        wanted = group.wanted
+        open_channels = set(wanted.channels)
         if wanted.clusters:
             open_channels.clear()
-            if is_in:
-                self._of_clusters.add(one)
-            else:
-                self._of_clusters.discard(one)
-        elif wanted.items or wanted.where:
+            (self._of_clusters.add if is_in else self._of_clusters.discard)(group)
+        elif wanted.items:
             open_channels.discard(CHANGES)
-            if not wanted.items and is_in:
-                self._of_where.add(one)
-            elif not wanted.items:
-                self._of_where.discard(one)
-        if open_channels:
-            _list(self._groups, (frozenset(open_channels), wanted.types), one, is_in)
+        for channel in open_channels:
+            _list(self._open, channel, group, is_in)
         for item in wanted.items:
-            _list(self._by_item, item, one, is_in)
+            _list(self._by_item, item, group, is_in)
         for cluster in wanted.clusters:
-            _list(self._by_cluster, cluster, one, is_in)
+            _list(self._by_cluster, cluster, group, is_in)
 
 
-def _list(register: dict[_Key, set[Subscriber]], key: _Key, one: Subscriber, is_in: bool) -> None:
-    """Add somebody under a key, or take him away; no empty set stays."""
+def _list(register: dict[str, set[_Group]], key: str, group: _Group, is_in: bool) -> None:
+    """Add a group under a key, or take it away; no empty set stays."""
     if is_in:
-        register.setdefault(key, set()).add(one)
+        register.setdefault(key, set()).add(group)
         return
     found = register.get(key)
     if found is not None:
-        found.discard(one)
+        found.discard(group)
         if not found:
             del register[key]

@@ -84,6 +84,8 @@ class Indexing:
     ----------
     min_items
         Below it there is no graph.
+    threads
+        That build a graph which nobody searches yet; what is added later, one adds.
 
     Raises
     ------
@@ -91,8 +93,8 @@ class Indexing:
         `server.search` is faiss, which is not installed.
     """
 
-    def __init__(self, desk: Desk, *, min_items: int = MIN_ITEMS) -> None:
-        self._desk, self._min_items = desk, min_items
+    def __init__(self, desk: Desk, *, min_items: int = MIN_ITEMS, threads: int = 1) -> None:
+        self._desk, self._min_items, self._threads = desk, min_items, threads
         self._log = get_logger()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -130,7 +132,7 @@ class Indexing:
         is_busy = self._serving is not None and self._add(*self._serving, ADD_ROWS)
         if self._building is None:
             self._look()
-        elif not self._add(*self._building, BUILD_ROWS):
+        elif not self._add(*self._building, BUILD_ROWS, self._threads):
             self._judge()
             is_busy = True
         return is_busy or self._building is not None
@@ -183,7 +185,7 @@ class Indexing:
         n_bytes = n * (4 * n_dims + 2 * (2 * n_dims + 300))
         return n_bytes <= self._desk.policy.max_vector_bytes
 
-    def _add(self, graph: Graph, sharing: Sharing, n: int) -> bool:
+    def _add(self, graph: Graph, sharing: Sharing, n: int, threads: int = 1) -> bool:
         """Add some of the rows that wait; False: none do."""
         with self._desk.changed:
             rows, vectors = graph.pick(n)
@@ -191,7 +193,7 @@ class Indexing:
             return False
         with sharing.adding():
             first = len(graph.nodes)
-            graph.nodes.add(vectors)
+            graph.nodes.add(vectors, threads=threads)
         with self._desk.changed:
             graph.place(rows, first)
         return True

@@ -14,12 +14,13 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
+from websockets.protocol import State
 
 from pipeline.config import ServerPolicy
 from pipeline.errors import ConfigError
 from pipeline.services.server.descriptors import raised_limit
 from pipeline.services.server.reports import ServerReports
-from pipeline.services.server.stream_clients import MAX_MESSAGE_BYTES
+from pipeline.services.server.stream_clients import MAX_MESSAGE_BYTES, Direct
 
 BEAT_S: Final = 1.0
 MAX_CONNECTIONS: Final = 2000
@@ -171,12 +172,24 @@ class _Impatient(H11Protocol):
 
 
 class _Stream(WebSocketsSansIOProtocol):
-    """Lets the application close a client that takes nothing: the library would wait for it."""
+    """Lets the application close a client that takes nothing, for whom the library would wait.
+
+    And lets it write to one that takes everything, past the layers of the application.
+    """
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
-        if not self.close_sent:
-            self.scope["state"]["give_up"] = self._give_up  # read by a task that runs later
+        if not self.close_sent:  # read by a task that runs later
+            self.scope["state"]["give_up"] = self._give_up
+            self.scope["state"]["direct"] = Direct(self._is_free, self._write)
+
+    def _is_free(self) -> bool:
+        is_open = self.conn.state is State.OPEN and not self.transport.is_closing()
+        return is_open and self.writable.is_set()
+
+    def _write(self, text: bytes) -> None:
+        self.conn.send_text(text)
+        self.transport.write(b"".join(self.conn.data_to_send()))
 
     def _give_up(self, code: int) -> None:
         if self.close_sent or self.transport.is_closing():

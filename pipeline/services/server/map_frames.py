@@ -2,7 +2,8 @@
 
 A cluster takes `ROW_BYTES` in a frame, and the names are shared by frames that have the same: six
 hours at ten seconds are 2,160 frames, at 500 clusters 8 KB each, 18 MB in all. Beyond `MAX_BYTES`
-the oldest go, so with more clusters the ring reaches back less far. A process that starts has none.
+the oldest go, so with more clusters the ring reaches back less far. A process that starts has none,
+unless a snapshot of the view brings them (`pipeline.services.server.view_snapshots`).
 """
 
 from __future__ import annotations
@@ -155,3 +156,39 @@ class MapFrames:
             if len(chosen) <= 1 or sum(len(one.rows) for one in chosen) <= MAX_ROWS:
                 return chosen, step_s
             step_s *= 2
+
+    def parts(self) -> dict[str, Any]:
+        """All of it, by name, as a snapshot keeps it."""
+        with self._lock:
+            frames = [*self._frames]
+        names: dict[tuple[int, int], int] = {}
+        told = [names.setdefault((id(f.clusters), id(f.labels)), len(names)) for f in frames]
+        first = dict(zip(reversed(told), reversed(frames), strict=True))
+        rows = [frame.rows for frame in frames]
+        return {
+            "times": np.array([frame.time_ms for frame in frames], np.int64),
+            "versions": np.array([f.version for f in frames], np.int64).reshape(-1, 2),
+            "lengths": np.array([len(one) for one in rows], np.int64),
+            "rows": np.concatenate([np.empty(0, _ROW), *rows]).view(np.uint8),
+            "named": np.array(told, np.int64),
+            "names": [(list(first[i].clusters), list(first[i].labels)) for i in range(len(first))],
+        }
+
+    def resume(self, parts: Mapping[str, Any]) -> None:
+        """Become what `parts` told.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError, IndexError
+            That is not what frames tell.
+        """
+        names = [(tuple(clusters), list(labels)) for clusters, labels in parts["names"]]
+        rows, at = parts["rows"].view(_ROW), 0
+        told = (parts[name].tolist() for name in ("times", "versions", "lengths", "named"))
+        for time_ms, (epoch, revision), n, of in zip(*told, strict=True):
+            clusters, labels = names[of]
+            if not n == len(clusters) == len(labels) or at + n > len(rows):
+                raise ValueError(f"a frame of {n} rows")
+            found = rows[at : at + n].copy()  # else each holds all of them
+            self.add(MapFrame(time_ms, (epoch, revision), clusters, labels, found))
+            at += n

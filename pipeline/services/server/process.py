@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,14 @@ from starlette.types import ASGIApp
 from pipeline.config import Config
 from pipeline.engine.totals import Totals
 from pipeline.kernels.contract import Kernels
+from pipeline.messages.codec import decode_change
 from pipeline.messages.records import Outgoing
 from pipeline.services.server.access import Doorkeeper, check_exposure
 from pipeline.services.server.app import make_api, program_version
 from pipeline.services.server.desk import Desk
-from pipeline.services.server.following import Follower, Listener
+from pipeline.services.server.following import SLICE_RECORDS, Follower, Listener
 from pipeline.services.server.gate import Gate
+from pipeline.services.server.map_frames import MapFrames
 from pipeline.services.server.pages import Cursors
 from pipeline.services.server.positions import Positions
 from pipeline.services.server.rates import Rates
@@ -31,6 +33,7 @@ from pipeline.services.server.stream_reports import StreamReports
 from pipeline.services.server.stream_ring import CHANGES, DRIFT, LIFECYCLE
 from pipeline.services.server.stream_tokens import topics_digest
 from pipeline.services.server.streams import Streams
+from pipeline.services.server.view_snapshots import ViewSnapshots
 from pipeline.state.view import News, View
 from pipeline.streams.contract import Broker
 
@@ -70,8 +73,13 @@ class Server:
                 producer.write(record)
                 producer.flush()
 
+        self.snapshots = ViewSnapshots(
+            config, broker, input_is_compacted=input_is_compacted, reports=reports, now=now,
+            clock=clock,
+        )  # fmt: skip
+        found = self.snapshots.load()
         self.desk = Desk(
-            view=View(config.topics.partitions),
+            view=View(config.topics.partitions) if found is None else found.view,
             totals=Totals(
                 config.topics.partitions, embedding.dimensions,
                 max_component=embedding.largest_component,
@@ -84,6 +92,7 @@ class Server:
             write=write,
             now=now,
             rates=Rates(now),
+            frames=MapFrames() if found is None else found.frames,
             searched=reports.searched,
         )  # fmt: skip
         topics = config.topics
@@ -97,10 +106,10 @@ class Server:
         )
         self.follower = Follower(
             broker, self.desk, embedding, input_is_compacted=input_is_compacted,
+            marks=None if found is None else found.marks,
             listeners=[*listeners, self._note_rates, self.streams.hear], clock=clock,
         )  # fmt: skip
-        for channel, topic in told.items():
-            self.streams.begin(channel, self.follower.positions(topic))
+        self._begin_streams(told)
         self.positions = Positions(self.desk, clock)
         cursors = Cursors(_cursor_key(config, broker))
         doorkeeper = Doorkeeper(policy.auth, clock, now)
@@ -120,8 +129,22 @@ class Server:
             second=True,
         )
 
+    def _begin_streams(self, told: Mapping[str, str]) -> None:
+        """From where on they know events: also those that the view had before it was read on."""
+        kept = self.desk.view.changes.records()
+        for channel, topic in told.items():
+            positions = dict(self.follower.positions(topic))
+            if channel == CHANGES:
+                positions |= {record.partition: record.offset for record in reversed(kept)}
+            self.streams.begin(channel, positions)
+        for start in range(0, len(kept), SLICE_RECORDS):
+            records = kept[start : start + SLICE_RECORDS]
+            changes = [decode_change(record.value or b"") for record in records]
+            self.streams.hear(News(changes=changes, records=records))
+
     def step(self) -> None:
         """Take in what there is."""
+        self._is_whole = False
         try:
             self.follower.step()
         finally:  # who is cut off from the broker is behind, and says so
@@ -130,6 +153,11 @@ class Server:
         if self.follower.is_caught_up:  # until then epochs go by that nobody is shown
             self.positions.step()
             take_frame(self.desk)
+            self.snapshots.step(self.desk, self.follower)
+        self._is_whole = True
+
+    _is_whole = False
+    """Whether what was read is in the view: a fold that failed has left a gap."""
 
     def _note_rates(self, news: News) -> None:
         if self.follower.is_caught_up:  # what stood in the topics at the start tells nothing
@@ -138,6 +166,7 @@ class Server:
     def close(self) -> None:
         """Send the clients of streams away, and free the readers."""
         self.streams.drain()
+        self.snapshots.close(self.desk, self.follower, is_whole=self._is_whole)
         self.positions.close()
         self.follower.close()
 

@@ -81,6 +81,24 @@ class ServerReports:
         gauge("eddy_model_epoch").set(epoch)
         gauge("eddy_model_revision").set(revision)
 
+    def view_resumed(self, n_items: int, n_bytes: int, age_s: float) -> None:
+        """What was on disk is in the view; what came since is read next."""
+        self.log.info("view_resumed", items=n_items, bytes=n_bytes, age_s=round(age_s, 1))
+
+    def snapshot_written(self, n_items: int, n_bytes: int, duration_s: float) -> None:
+        """A copy of the view is on disk."""
+        self.log.info(
+            "snapshot_written", records=n_items, bytes=n_bytes, duration_s=round(duration_s, 3)
+        )
+
+    def snapshot_failed(self, problem: str) -> None:
+        """No copy could be written."""
+        self.log.warning("snapshot_failed", problem=problem)
+
+    def snapshot_rejected(self, reason: str) -> None:
+        """A copy is not used, and was removed."""
+        self.log.warning("snapshot_rejected", reason=reason)
+
     def listening(self, host: str, port: int, max_connections: int, descriptors: int) -> None:
         """The address is ours; ``descriptors``: how many the process may have."""
         self.log.info(

@@ -41,6 +41,7 @@ from pipeline.state.view import View
 
 ClusterId = Annotated[str, Path(min_length=1, max_length=MAX_CLUSTER_ID)]
 Sort = Literal["size", "growth", "drift", "born_at"]
+Order = Literal["distance", "-distance", "item_id"]
 
 
 def router(desk: Desk, cursors: Cursors) -> APIRouter:
@@ -66,10 +67,10 @@ def router(desk: Desk, cursors: Cursors) -> APIRouter:
             mark = cursors.read(cursor, "clusters", filters, view.version[0])
             if model is None:
                 return reply(request, ClusterPage([], None, as_of(view)))
-            sizes = view.items.counts(model.manifest.clusters)
+            sizes = view.items.sizes(desk.numbers(model))
             gained = growths(desk, view, model)
             values = _values(desk, view, model, sort, sizes, gained)
-            chosen = _matching(desk, view, model, sizes, state, q)
+            chosen = _matching(desk, model, sizes, state, q)
             if mark is not None:
                 value, label = float(mark[0]), int(mark[1])
                 behind = (values[chosen] < value) | ((values[chosen] == value) & (chosen > label))
@@ -106,12 +107,12 @@ def router(desk: Desk, cursors: Cursors) -> APIRouter:
     def list_members(
         request: Request,
         cluster_id: ClusterId,
-        order: Annotated[Literal["distance", "item_id"], Query()] = "distance",
+        order: Annotated[Order, Query()] = "distance",
         where: Where = None,
         limit: Limit = DEFAULT,
         cursor: Cursor = None,
     ) -> Response:
-        """The items of a cluster, the most typical first, or by id."""
+        """The items of a cluster, the most typical first, or the least, or by id."""
         conditions = conditions_of(where)
         with desk.looking() as view:
             label_of(desk, cluster_id)
@@ -123,12 +124,14 @@ def router(desk: Desk, cursors: Cursors) -> APIRouter:
             if where:
                 filters["where"] = "\n".join(where)
             mark = cursors.read(cursor, question, filters, view.version[0])
-            if order == "distance":
-                after = None if mark is None else (float(mark[0]), str(mark[1]).encode())
-                found = view.items.by_distance(cluster_id, limit + 1, after, rows)
-            else:
+            if order == "item_id":
                 after_id = None if mark is None else str(mark[1]).encode()
                 found = view.items.by_id(cluster_id, limit + 1, after_id, rows)
+            else:
+                after = None if mark is None else (float(mark[0]), str(mark[1]).encode())
+                found = view.items.by_distance(
+                    cluster_id, limit + 1, after, rows, farthest=order == "-distance"
+                )
             page, following = found[:limit], None
             if len(found) > limit:
                 last = [page[-1][0], text_of(page[-1][1])]
@@ -146,7 +149,7 @@ def router(desk: Desk, cursors: Cursors) -> APIRouter:
             label = label_of(desk, cluster_id)
             model = view.model
             assert model is not None
-            sizes = view.items.counts(model.manifest.clusters)
+            sizes = view.items.sizes(desk.numbers(model))
             labels, at = dict(view.models.labels), as_of(view)
         centroids = model.centroids.astype(np.float64)
         steps = centroids - centroids[label]
@@ -159,7 +162,7 @@ def router(desk: Desk, cursors: Cursors) -> APIRouter:
                 clusters[other], labels.get(clusters[other]), int(sizes[other]),
                 float(distances[other]),
             )
-            for other in order.tolist() if other != label
+            for other in order[: limit + 1].tolist() if other != label
         ]  # fmt: skip
         return reply(request, NearClusters(near[:limit], at))
 
@@ -168,9 +171,8 @@ def router(desk: Desk, cursors: Cursors) -> APIRouter:
 
 def growths(desk: Desk, view: View, model: Model) -> NDArray[np.int64]:
     """(n_clusters,) gained less lost within the last hour, by label."""
-    numbers = np.array([view.names.find(c) for c in model.manifest.clusters], np.intp)
-    trend = view.series.trend("1h", int(desk.now() * 1000), len(view.names))
-    net: NDArray[np.int64] = (trend.gained - trend.lost)[numbers]
+    moved = view.series.moved("1h", int(desk.now() * 1000), len(view.names))
+    net: NDArray[np.int64] = (moved[:, 0] - moved[:, 1])[desk.numbers(model)]
     return net
 
 
@@ -197,7 +199,6 @@ def _births(view: View, model: Model) -> NDArray[np.int64]:
 
 def _matching(
     desk: Desk,
-    view: View,
     model: Model,
     sizes: NDArray[np.int64],
     state: str | None,
@@ -208,12 +209,8 @@ def _matching(
     if state is not None:
         fits &= (sizes > 0) == (state == "live")
     if q is not None:
-        wanted, exemplars, labels = q.casefold(), desk.exemplars(), view.models.labels
-        texts = [
-            f"{cluster}\n{labels.get(cluster, '')}\n{text_of(exemplars.get(cluster, b''))}"
-            for cluster in model.manifest.clusters
-        ]
-        fits &= np.array([wanted in text.casefold() for text in texts], np.bool_)
+        wanted = q.casefold()
+        fits &= np.array([wanted in text for text in desk.texts(model)], np.bool_)
     return np.flatnonzero(fits)
 
 

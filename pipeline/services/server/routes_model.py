@@ -67,25 +67,27 @@ def router(desk: Desk) -> APIRouter:
 
 def totals(desk: Desk, view: View) -> StatsReply:
     """How all of it stands; with the lock held."""
-    clusters = () if view.model is None else view.model.manifest.clusters
-    sizes = view.items.counts(clusters)
-    trend = view.series.trend("5m", int(desk.now() * 1000), len(view.names))
+    numbers = np.empty(0, np.intp) if view.model is None else desk.numbers(view.model)
+    moved = view.series.moved("5m", int(desk.now() * 1000), len(view.names))
     shown = desk.rates.quantiles_s(0.5, 0.99)
     n_open, limit = desk.descriptors or (None, None)
-    delays = np.array(view.delays_ms, np.float64) / 1000.0
+    delays: list[float | None] = [None, None]
+    if view.delays_ms:
+        waits_s = np.array(view.delays_ms, np.float64) / 1000.0
+        delays = np.quantile(waits_s, (0.5, 0.99)).tolist()
     return StatsReply(
         items=len(view.items),
-        clusters=len(clusters),
-        clusters_live=int((sizes > 0).sum()),
+        clusters=len(numbers),
+        clusters_live=int(np.count_nonzero(view.items.sizes(numbers))),
         # gains of no cluster are removals: so this is every event
-        changes_per_s=float(trend.gained.sum()) / RATE_S,
+        changes_per_s=float(moved[:, 0].sum()) / RATE_S,
         events_per_s=desk.rates.events_per_s,
         model=None if view.model is None else Version(*view.version),
         vectors=desk.search is not None,
         lag_records=dict(desk.lags),
         lag_s=round(desk.lag_s, 3),
-        delay_p50_s=float(np.quantile(delays, 0.5)) if len(delays) else None,
-        delay_p99_s=float(np.quantile(delays, 0.99)) if len(delays) else None,
+        delay_p50_s=delays[0],
+        delay_p99_s=delays[1],
         end_to_end_p50_s=shown[0],
         end_to_end_p99_s=shown[1],
         descriptors_open=n_open,

@@ -71,7 +71,7 @@ async def _over_websocket(streams: Streams, websocket: WebSocket) -> None:
 
     address = (websocket.scope.get("client") or ("unknown", 0))[0]
     try:
-        client = streams.join("ws", address, send)
+        client = streams.join("ws", address, send, _state(websocket.scope).get("direct"))
     except ProblemError as error:
         await websocket.send_denial_response(refusal(websocket, error))
         return

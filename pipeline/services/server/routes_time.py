@@ -64,13 +64,11 @@ def router(desk: Desk, cursors: Cursors) -> APIRouter:
             found = view.series.trend(window, int(desk.now() * 1000), len(view.names))
             net, scores = found.gained - found.lost, surprise(found.gained, found.expected_gain)
             key = {"net": net, "gain": found.gained, "loss": found.lost, "rate": scores}[by]
-            clusters = [] if view.model is None else list(view.model.manifest.clusters)
-            numbers = [view.names.find(cluster) for cluster in clusters]
-            order = sorted(
-                (-float(key[n]), label, n)
-                for label, n in enumerate(numbers)
-                if n and (found.gained[n] or found.lost[n])
-            )
+            clusters = () if view.model is None else view.model.manifest.clusters
+            numbers = np.empty(0, np.intp) if view.model is None else desk.numbers(view.model)
+            has_moved = (numbers > 0) & ((found.gained + found.lost)[numbers] > 0)
+            labels = np.flatnonzero(has_moved)
+            labels = labels[np.argsort(-key[numbers[labels]], kind="stable")][:limit]
             rows = [
                 Trend(
                     cluster=clusters[label],
@@ -83,7 +81,7 @@ def router(desk: Desk, cursors: Cursors) -> APIRouter:
                     score=float(scores[n]),
                     sparkline=found.sparkline[n].tolist(),
                 )
-                for _, label, n in order[:limit]
+                for label, n in zip(labels.tolist(), numbers[labels].tolist(), strict=True)
             ]
             since = timestamp(view.counted_since_ms) if view.counted_since_ms else None
             return reply(request, Trends(window, by, since, rows, as_of(view)))

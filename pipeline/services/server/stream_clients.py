@@ -27,7 +27,7 @@ HEARTBEAT_S: Final = 15.0
 KEY_S: Final = 60.0
 STATS_S: Final = 1.0
 GATHER_S: Final = 0.05
-"""Between two rounds for one client: what comes meanwhile is one frame."""
+"""Between two rounds, or two frames of state: what comes meanwhile is one frame."""
 MAX_RETRY_MS: Final = 5000
 
 
@@ -41,6 +41,15 @@ class Out(NamedTuple):
 
 
 Send = Callable[[Out], Awaitable[None]]
+
+
+class Direct(NamedTuple):
+    """The way past all layers to a connection that has room: no task, no queue, no waiting."""
+
+    is_free: Callable[[], bool]
+    """Whether it takes a frame now."""
+    write: Callable[[bytes], None]
+    """Send the text of a frame; only while it is free."""
 
 
 class EndError(Exception):
@@ -65,6 +74,11 @@ class Feed:
     key_at: float = 0.0
     stats_at: float = float("-inf")
     stats_seq: int = 0
+    head: bytes = field(init=False)
+    """With which every frame of it begins, behind its type."""
+
+    def __post_init__(self) -> None:
+        self.head = b'"id":' + json_bytes(self.id)
 
     @property
     def has_clusters(self) -> bool:
@@ -75,11 +89,6 @@ class Feed:
     def has_stats(self) -> bool:
         """Whether it wants totals."""
         return STATS in self.events.wanted.channels
-
-    @property
-    def head(self) -> bytes:
-        """With which every frame of it begins, behind its type."""
-        return b'"id":' + json_bytes(self.id)
 
 
 @dataclass(slots=True, eq=False)
@@ -92,10 +101,13 @@ class Client:
     address: str
     send: Send
     joined_at: float
+    direct: Direct | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     feeds: dict[str, Feed] = field(default_factory=dict)
     has_asked: bool = False
     """Whether it ever subscribed."""
+    is_resting: bool = False
+    """Whether the task that writes to it is between two frames, and waits."""
     problems: list[bytes] = field(default_factory=list)
     sent_at: float = 0.0
     n_sent: int = 0

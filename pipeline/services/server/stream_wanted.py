@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pipeline.messages.events import ChangeType, LifecycleType
@@ -60,6 +60,11 @@ class Wanted:
     def events(self) -> frozenset[str]:
         """The channels of events."""
         return self.channels & frozenset(EVENT_CHANNELS)
+
+    @property
+    def of_events(self) -> Wanted:
+        """The same of events alone: who has this in common is told the same."""
+        return replace(self, channels=self.events, rate_hz=DEFAULT_RATE_HZ)
 
 
 def wanted_of_message(message: Mapping[str, Any]) -> Wanted:

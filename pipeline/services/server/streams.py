@@ -1,8 +1,8 @@
 """Live streams: what the follower hears goes to the hub, and from there to every client in turn.
 
 The follower's thread puts events in, the event loop takes them out; a lock stands between, held for
-as long as a batch takes to be queued or a frame to be made. Each client has a task that writes:
-it sleeps until there is something, and sends as fast as the client takes it.
+as long as a batch takes to be queued or some frames to be made. Events go out in rounds; all else,
+and what a round cannot send at once, is sent by a task of each client, as fast as it takes it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
 
-from pipeline.messages.codec import json_bytes, json_value, timestamp
-from pipeline.messages.envelope import opened
-from pipeline.messages.records import Record
+from pipeline.messages.codec import timestamp
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.hub import Hub, Subscriber
 from pipeline.services.server.problems import ProblemError
@@ -34,6 +32,7 @@ from pipeline.services.server.stream_clients import (
     SEND_S,
     STATS_S,
     Client,
+    Direct,
     EndError,
     Feed,
     Out,
@@ -46,8 +45,9 @@ from pipeline.services.server.stream_clients import (
     state_frame,
     stats_frame,
 )
+from pipeline.services.server.stream_news import events_of
 from pipeline.services.server.stream_reports import StreamReports
-from pipeline.services.server.stream_ring import CHANGES, DRIFT, LIFECYCLE, Told
+from pipeline.services.server.stream_rounds import Rounds
 from pipeline.services.server.stream_rows import Sample, sample
 from pipeline.services.server.stream_state import Board, Frame, Sent
 from pipeline.services.server.stream_tokens import read_token
@@ -90,7 +90,7 @@ class Streams:
         self._clients: set[Client] = set()
         self._addresses: Counter[str] = Counter()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._woken: set[Client] = set()
+        self._rounds = Rounds(self._lock, self._tell)
         self._is_draining = False
         self._is_empty = threading.Event()
         self._is_empty.set()
@@ -106,16 +106,12 @@ class Streams:
 
     def hear(self, news: News) -> None:
         """Listen to the follower."""
-        events = _events(news)
+        events = events_of(news)
         with self._lock:
             self._hub.epoch = self._desk.view.version[0]
             owners = {one.owner for one in self._hub.offer(events)}
-            if not owners or self._loop is None:
-                return
-            was_woken = bool(self._woken)
-            self._woken |= {owner for owner in owners if isinstance(owner, Client)}
-            if not was_woken and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._wake)
+            if self._loop is not None:
+                self._rounds.add((o for o in owners if isinstance(o, Client)), self._loop)
 
     def drain(self) -> None:
         """Say bye to all, and wait a little until they are gone; no new ones from now on."""
@@ -128,7 +124,9 @@ class Streams:
 
     # --- on the event loop ----------------------------------------------------------------
 
-    def join(self, transport: str, address: str, send: Send) -> Client:
+    def join(
+        self, transport: str, address: str, send: Send, direct: Direct | None = None
+    ) -> Client:
         """A new client.
 
         Raises
@@ -146,7 +144,7 @@ class Streams:
                 retry_after_s=RETRY_S,
             )
         self._loop = asyncio.get_running_loop()
-        client = Client(uuid.uuid4().hex, transport, address, send, self._clock())
+        client = Client(uuid.uuid4().hex, transport, address, send, self._clock(), direct)
         self._clients.add(client)
         self._addresses[address] += 1
         self._is_empty.clear()
@@ -219,21 +217,39 @@ class Streams:
         self._hub.unsubscribe(feed.events)
 
     def _count_dropped(self, client: Client, one: Subscriber) -> None:
-        self._reports.dropped(client.transport, one.n_dropped)
-        client.n_dropped += one.n_dropped
-        one.n_dropped = 0
-
-    def _wake(self) -> None:
-        with self._lock:
-            woken, self._woken = self._woken, set()
-        for client in woken:
-            client.wake.set()
+        if one.n_dropped:
+            self._reports.dropped(client.transport, one.n_dropped)
+            client.n_dropped += one.n_dropped
+            one.n_dropped = 0
 
     def _wake_all(self) -> None:
         for client in self._clients:
             client.wake.set()
 
     # --- writing ---------------------------------------------------------------------------
+
+    def _tell(self, clients: Sequence[Client]) -> None:
+        """Write what is in the queues to those who take it; the tasks of the others are woken."""
+        due: list[tuple[Client, Direct, bytes]] = []
+        with self._lock:
+            for client in clients:
+                direct = client.direct
+                if not client.is_resting or direct is None or not direct.is_free():
+                    client.wake.set()
+                    continue
+                for feed in client.feeds.values():
+                    batch = self._hub.take(feed.events) if feed.events.is_level else None
+                    if batch is not None:
+                        due.append((client, direct, events_frame(feed, batch).data))
+                        self._count_dropped(client, feed.events)
+                    if feed.events.has_events:
+                        client.wake.set()
+        now = self._clock()
+        for client, direct, data in due:
+            direct.write(data)
+            client.sent_at = now
+            client.n_sent += 1
+            self._reports.sent(client.transport)
 
     async def _write(self, client: Client) -> None:
         await self._send(client, hello(client.id, self._version, self._first_token(client)))
@@ -252,10 +268,12 @@ class Streams:
             if quiet_s <= 0.0:
                 await self._send_heartbeat(client)
                 quiet_s = HEARTBEAT_S
+            client.is_resting = True
             await _sleep(client.wake, min(due_s, quiet_s))
             pause_s = client.sent_at + GATHER_S - self._clock()
             if pause_s > 0.0:
                 await asyncio.sleep(pause_s)
+            client.is_resting = False
 
     def _first_token(self, client: Client) -> str:
         """Of the subscription that a client of server-sent events comes with."""
@@ -369,28 +387,3 @@ async def _sleep(wake: asyncio.Event, limit_s: float) -> None:
             await wake.wait()
     except TimeoutError:
         pass
-
-
-def _events(news: News) -> Sequence[Told]:
-    """What clients are told of it, as it stands in the topics."""
-    told: list[Told] = []
-    for change, record in zip(news.changes, news.records, strict=False):
-        ends = tuple(c for c in (change.from_cluster, change.to_cluster) if c is not None)
-        one = _told(CHANGES, record, str(change.type), change.item, ends)
-        told.append(one if change.metadata is None else one._replace(metadata=change.metadata))
-    for event, record in zip(news.lifecycle, news.records, strict=False):
-        about = (*filter(None, [event.cluster]), *event.parents, *event.children)
-        told.append(_told(LIFECYCLE, record, str(event.type), None, about))
-    for alarm, record in zip(news.alarms, news.records, strict=False):
-        about = (*filter(None, [alarm.cluster]), *alarm.clusters)
-        told.append(_told(DRIFT, record, "drift", None, about))
-    return told
-
-
-def _told(
-    channel: str, record: Record, kind: str, item: str | None, clusters: tuple[str, ...]
-) -> Told:
-    body = record.value or b"null"
-    if b"\n" in body or b"\r" in body or body[:1] != b"{":  # not written by us; it has to be a line
-        body = json_bytes(opened(json_value(body)))
-    return Told(0, channel, record.partition, record.offset, kind, item, clusters, body)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from pipeline.errors import RecordError
 from pipeline.messages.codec import decode, decode_vectors, record_metadata
@@ -27,6 +29,14 @@ MAX_WAITING_BYTES = 64 * 2**20
 _EARLY = -1
 
 
+class VectorMarks(NamedTuple):
+    """From where on topics are read to go on from vectors that are there."""
+
+    input: Mapping[int, int] | None
+    """By partition; None: it is not read."""
+    copies: Mapping[int, int]
+
+
 class VectorFollower:
     """Feeds the vectors of a `Desk`'s items, and its search.
 
@@ -34,19 +44,28 @@ class VectorFollower:
     ----------
     is_compacted
         The input stores the vectors, and their copies stand in where it cannot; else only copies.
+    marks
+        Of the vectors that the items have already; None: all are read.
     """
 
-    def __init__(self, broker: Broker, desk: Desk, *, is_compacted: bool) -> None:
+    def __init__(
+        self, broker: Broker, desk: Desk, *, is_compacted: bool, marks: VectorMarks | None = None
+    ) -> None:
         self._broker, self._desk, self._is_compacted = broker, desk, is_compacted
         self._policy = without_next(desk.embedding)
         self._row_bytes = 4 * desk.embedding.dimensions
         self._is_over = False
         items = desk.view.items
         with desk.changed:
-            items.forget_vectors(desk.embedding.dimensions)
+            if marks is None:
+                items.forget_vectors(desk.embedding.dimensions)
             desk.search_by(ExactSearch(items))
-        self._copies = broker.reader(desk.topics.vectors)
-        self._input = broker.reader(desk.topics.input) if is_compacted else None
+            for start in range(0, items.n_rows, SLICE_RECORDS):
+                rows = np.arange(start, min(start + SLICE_RECORDS, items.n_rows))
+                desk.noted(rows[items.has_vector(rows)])
+        starts = VectorMarks(None, {}) if marks is None else marks
+        self._copies = broker.reader(desk.topics.vectors, starts.copies or None)
+        self._input = broker.reader(desk.topics.input, starts.input) if is_compacted else None
         self._waiting: dict[int, dict[int, Record]] = {}
         """Partition -> offset -> row that no assignment has named yet."""
         self._early: dict[bytes, Record] = {}
@@ -73,6 +92,26 @@ class VectorFollower:
     def positions(self) -> Mapping[int, int]:
         """How far the copies are read."""
         return self._copies.positions
+
+    @property
+    def marks(self) -> VectorMarks | None:
+        """From where on to read again: what waits is nowhere else. None: no vectors are kept.
+
+        A row below what shows waits for nobody: all that was to claim it is read.
+        """
+        if self._is_over:
+            return None
+        copies = dict(self._copies.positions)
+        for early in self._early.values():
+            copies[early.partition] = min(copies[early.partition], early.offset)
+        if self._input is None:
+            return VectorMarks(None, copies)
+        places = dict(self._input.positions)
+        for partition, position in places.items():
+            shown = self._desk.view.next_offset(partition)
+            waiting = [at for at in self._waiting.get(partition, {}) if at >= shown]
+            places[partition] = min(position, self._held.get(partition, position), *waiting)
+        return VectorMarks(places, copies)
 
     def step(self) -> int:
         """Take the next rows in; how many there were."""

@@ -34,7 +34,10 @@ from pipeline.streams.kafka.stream import KafkaStream
 
 _admin: Any = kafka_admin  # its types are given in part only
 _CALL_S: Final = 5.0
+_ANSWER_S: Final = 1.0
+_CREATE_S: Final = 30.0
 _ASK_LIMIT_S: Final = 30.0
+_LOST_S: Final = 15.0  # an answer that is later than that was lost in the client
 _TOLD: Final = (
     "cleanup.policy",
     "retention.ms",
@@ -122,7 +125,7 @@ class KafkaBroker:
             futures = self._admin.describe_topics(asked, request_timeout=_CALL_S)
             for name, future in futures.items():
                 try:
-                    found[name] = str(future.result().topic_id)
+                    found[name] = str(_answer(future).topic_id)
                 except KafkaException as problem:
                     if problem.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                         raise
@@ -139,9 +142,10 @@ class KafkaBroker:
         ]
         if not wanted:
             return
-        for name, future in self._admin.create_topics(wanted, request_timeout=30.0).items():
+        asked = self._admin.create_topics(wanted, request_timeout=_CREATE_S)
+        for name, future in asked.items():
             try:
-                future.result()
+                _answer(future, _CREATE_S + _LOST_S)
             except KafkaException as problem:
                 error: KafkaError = problem.args[0]
                 if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
@@ -187,6 +191,7 @@ class KafkaBroker:
             Watch(self._on_error),
             reach_limit_s=self._reach_limit_s,
             stall_limit_s=self._stall_limit_s,
+            answers=lambda: self._answers(member.topic),
         )
 
     def reader(self, topic: str, starts: Mapping[int, int] | None = None) -> Reader:
@@ -202,6 +207,14 @@ class KafkaBroker:
     def producer(self) -> Producer:
         return KafkaProducer(self._settings, Watch(self._on_error))
 
+    def _answers(self, topic: str) -> bool:
+        """Whether a broker answers now; from any thread."""
+        try:
+            self._admin.list_topics(topic, timeout=_ANSWER_S)
+        except KafkaException:
+            return False
+        return True
+
     def _require_group(self, group_id: str) -> None:
         """Once a group: a consumer that may not see it is told nothing, and only times out."""
         if group_id in self._seen_groups:
@@ -210,7 +223,7 @@ class KafkaBroker:
 
         futures = self._admin.describe_consumer_groups([group_id], request_timeout=_CALL_S)
         try:
-            futures[group_id].result()
+            _answer(futures[group_id])
         except KafkaException as problem:
             if problem.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
                 raise failure(problem.args[0], doing) from problem
@@ -229,7 +242,7 @@ class KafkaBroker:
         for name, future in futures.items():
             # who has just been deleted, or cannot be asked, is judged by what else is known of it
             with suppress(KafkaException):
-                told = future.result().authorized_operations
+                told = _answer(future).authorized_operations
                 if told:
                     words = (operation.name.title().replace("_", "") for operation in told)
                     found[name] = frozenset(words)
@@ -241,7 +254,7 @@ class KafkaBroker:
 
         def ask() -> Mapping[str, Any]:
             futures = self._admin.describe_configs([resource], request_timeout=_CALL_S)
-            entries: Mapping[str, Any] = futures[resource].result()
+            entries: Mapping[str, Any] = _answer(futures[resource])
             return entries
 
         try:
@@ -281,7 +294,7 @@ class KafkaBroker:
             futures = self._admin.list_offsets(
                 asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_CALL_S
             )
-            found = {place.partition: future.result().offset for place, future in futures.items()}
+            found = {place.partition: _answer(future).offset for place, future in futures.items()}
             if min(found.values(), default=0) < 0:
                 # the broker died with the question: the client answers -1001, and no error. Taken
                 # for the end of a log, a restore would find nothing there
@@ -308,3 +321,12 @@ class KafkaBroker:
                 time.sleep(0.1)  # some are answered at once, such as a leader that has just moved
             if refresh is not None:
                 self._partitions(refresh)
+
+
+def _answer(future: Any, limit_s: float = _LOST_S) -> Any:
+    """What a question came to; one that the client has lost is at its end, too."""
+    try:
+        return future.result(limit_s)
+    except TimeoutError as problem:
+        lost = KafkaError(KafkaError._TIMED_OUT, "the client gave no answer")
+        raise KafkaException(lost) from problem

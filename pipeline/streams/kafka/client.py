@@ -230,7 +230,7 @@ class Watch:
     def __init__(self, on_error: OnError) -> None:
         self.locked_out: KafkaError | None = None
         self.heard = ""
-        self._on_error = on_error
+        self.on_error = on_error
         self._news: deque[tuple[str, str]] = deque(maxlen=100)
         self._told_at: dict[str, float] = {}
 
@@ -253,7 +253,7 @@ class Watch:
             now = time.monotonic()
             if now - self._told_at.get(code, -_SAME_ERROR_EVERY_S) >= _SAME_ERROR_EVERY_S:
                 self._told_at[code] = now
-                self._on_error(code, message)
+                self.on_error(code, message)
 
     def raise_if_locked_out(self) -> None:
         """Calls of a client that was refused only time out; this says why."""
@@ -284,9 +284,13 @@ def failure(error: KafkaError, doing: str) -> FatalError:
     # a consumer's own code for it comes in words only
     is_fenced = error.code() == KafkaError._FATAL and "fenced" in error.str()
     if is_fenced or error.code() in _TAKEN_OVER:
-        return FencedError(
+        ends = (
             f"{said}; another process runs under the same instance name: it goes on, this one ends"
         )
+        if is_fenced or error.code() == KafkaError.FENCED_INSTANCE_ID:
+            return FencedError(ends)
+        # the broker refuses a producer whose own transaction was open for too long in the same way
+        return FencedError(f"{ends}; or an outage was longer than a transaction may be open")
     if error.code() in _FORBIDDEN:
         return FatalError(
             f"{said}; this user lacks the permission: eddy topics acls lists what each role needs"
@@ -378,5 +382,6 @@ def stable_end(consumer: Consumer, topic: str, partition: int, watch: Watch) -> 
         _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=1.0)
     except KafkaException as problem:
         watch.remember(problem.args[0])
+        watch.tell()  # who asks for many partitions waits for each, and is alive
         return None
     return int(end)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -60,6 +60,8 @@ class KafkaStream:
         How long the start waits for the broker before `UnreachableError`.
     stall_limit_s
         A consumer that hands out nothing for so long although there is something is replaced.
+    answers
+        Whether a broker answers now; any thread may ask.
 
     Attributes
     ----------
@@ -75,11 +77,10 @@ class KafkaStream:
         *,
         reach_limit_s: float,
         stall_limit_s: float,
+        answers: Callable[[], bool],
     ) -> None:
         self.n_recreated = 0
-        self._settings = settings
-        self._member = member
-        self._watch = watch
+        self._settings, self._member, self._watch = settings, member, watch
         self._stall_limit_s = stall_limit_s
         self._new: set[int] = set()
         self._known: set[int] = set()
@@ -96,7 +97,7 @@ class KafkaStream:
         self._closed = False
         # first: it ends what a predecessor had open, and committed offsets may hang on that
         self._transactions = Transactions(
-            settings, member.transactional_id, watch, limit_s=reach_limit_s
+            settings, member.transactional_id, watch, limit_s=reach_limit_s, answers=answers
         )
         self._consumer = self._make_consumer()
         # a consumer that is collected in the middle of a rebalance keeps the process alive for ever
@@ -378,9 +379,8 @@ class KafkaStream:
             error: KafkaError = problem.args[0]
             if error.fatal():
                 raise failure(error, f"seeking {self._member.topic}/{partition}") from problem
-            self._unsought[partition] = (
-                offset  # not being fetched yet: paused, or its leader is away
-            )
+            # not being fetched yet: paused, or its leader is away
+            self._unsought[partition] = offset
             return
         self._unsought.pop(partition, None)
         if not self._hold_until:

@@ -120,6 +120,12 @@ def corners() -> Site:
 
 
 @pytest.fixture
+def world() -> TimedWorld:
+    """Items in four clusters, at rest, with a model; the test's own."""
+    return world_of_corners(24)
+
+
+@pytest.fixture
 def make_site() -> Callable[..., Site]:
     """A site of the test's own."""
 

@@ -41,6 +41,15 @@ def test_members_are_those_of_the_assignments_the_nearest_first(corners):
         assert keys == sorted(keys)
 
 
+def test_odd_members_come_first_where_they_are_asked_for(corners):
+    for cluster in set(everywhere(corners.world).values()):
+        nearest = corners.pages(f"/clusters/{cluster}/members", limit=500)
+
+        rows = corners.pages(f"/clusters/{cluster}/members", order="-distance", limit=3)
+
+        assert rows == sorted(nearest, key=lambda row: (-row["distance"], row["item"]))
+
+
 def test_members_by_id_come_in_the_order_of_their_ids(corners):
     rows = corners.pages("/clusters/c1/members", order="item_id", limit=7)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -118,7 +119,22 @@ def test_nobody_is_remembered_who_is_gone():
     for wanted in (EVERYTHING, Wanted(EVERYTHING.channels, frozenset("a"), frozenset(["c1"]))):
         hub.unsubscribe(hub.subscribe(wanted, None, None))
 
-    assert not hub._groups and not hub._by_item and not hub._by_cluster and not hub._of_clusters
+    assert not hub._groups and not hub._open
+    assert not hub._by_item and not hub._by_cluster and not hub._of_clusters
+
+
+def test_for_all_who_want_the_same_events_it_is_chosen_once():
+    hub = new_hub()
+    one = Wanted(frozenset({CHANGES}), clusters=frozenset({"c1"}))
+    same = [one, replace(one, channels=frozenset({CHANGES, "clusters"}), rate_hz=10.0)]
+    other = Wanted(frozenset({CHANGES}), clusters=frozenset({"c2"}))
+    subscribers = [hub.subscribe(wanted, None, None) for wanted in (*same, other)]
+    events = log_of([(CHANGES, 0, "assigned", "a", ("c1",))])
+
+    offer(hub, events)
+
+    assert len(hub._groups) == 2
+    assert [drained(hub, one)[0] for one in subscribers] == [[events[0].body]] * 2 + [[]]
 
 
 @given(

@@ -10,8 +10,8 @@ import pytest
 from pipeline.config import ServerPolicy
 from pipeline.messages.codec import encode_vector
 from pipeline.services.server.problems import ProblemError
+from pipeline.services.server.stream_news import events_of
 from pipeline.services.server.stream_wanted import wanted_of_message
-from pipeline.services.server.streams import _events
 from tests.services.server.conftest import Site, world_of_corners
 from tests.simulation.test_commands import CORNERS, put
 
@@ -107,7 +107,7 @@ def test_events_bring_the_metadata_that_they_are_filtered_by():
     site.settle()
 
     wanted = wanted_of_message({"channels": ["changes"], "filter": {"where": ["section:s0"]}})
-    (told,) = [told for news in site.news for told in _events(news) if told.item == "item-0"]
+    (told,) = [told for news in site.news for told in events_of(news) if told.item == "item-0"]
     assert told.metadata == {"section": "s0"}
     assert wanted.takes(told)
     other = wanted_of_message({"channels": ["changes"], "filter": {"where": ["section:s1"]}})
