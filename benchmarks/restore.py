@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import gc
 import pstats
 import sys
 import tempfile
@@ -41,7 +40,7 @@ from pipeline.messages.codec import encode_assignment, encode_head, head_key
 from pipeline.messages.events import Head
 from pipeline.messages.model import Model
 from pipeline.messages.records import Outgoing
-from pipeline.services.launch import YOUNG_OBJECTS
+from pipeline.services.allocator import collect_seldom
 from pipeline.services.restore import Restore
 from pipeline.state.snapshot import Identity, Marks, SnapshotWriter, capture, open_snapshot
 from pipeline.streams.broker import start_broker
@@ -165,8 +164,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         fill(client, config, workload, model, n)
         stage = Stage(client, config, model, options.threads)
         # as every service has it: at Python's own threshold its collector took half of the time
-        gc.freeze()
-        gc.set_threshold(YOUNG_OBJECTS, 50, 100)
+        collect_seldom()
         took_s = stage.write_snapshot(stage.restore(n, None), folder / "0.snapshot")
         print(f"writing the snapshot: {took_s:.2f} s, {stage.path.stat().st_size / 1e6:,.0f} MB")
         sources = [s for s in ("topic", "snapshot") if options.only in (None, s)]

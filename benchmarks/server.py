@@ -37,6 +37,7 @@ from benchmarks._environment import about, options, settle
 from benchmarks._server_view import LARGE_CLUSTER, N_CHANGES, N_CLUSTERS, rows_of, stood_up
 from benchmarks._stage import describe, write_results
 from pipeline.config import ServerPolicy
+from pipeline.services.allocator import collect_seldom
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.indexing import Indexing
 from pipeline.services.server.listening import Listening
@@ -179,6 +180,7 @@ def serve(pipe: Connection, chosen: argparse.Namespace) -> None:
             gc.collect()
     stop, reports = threading.Event(), server._reports
     desk = server.desk
+    collect_seldom()  # as every service does
     with indexer, Listening(server.app, ServerPolicy(port=0), reports) as running:
         pipe.send({"port": running.port, "n_dims": desk.embedding.dimensions})
         while True:

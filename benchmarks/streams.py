@@ -39,6 +39,7 @@ from pipeline.messages.events import Cause, ChangeType, ClusterChange, Lifecycle
 from pipeline.messages.manifest import Manifest
 from pipeline.messages.model import N_QUANTILES, Model, digest, model_records
 from pipeline.messages.policy import EmbeddingPolicy, EventPolicy
+from pipeline.services.allocator import collect_seldom
 from pipeline.services.server.listening import Listening
 from pipeline.services.server.process import Server
 from pipeline.services.server.reports import ServerReports
@@ -97,6 +98,7 @@ def serve(pipe: Connection, rate: float, seconds: float, n_clients: int) -> None
             server.step()
             time.sleep(0.01)
         limit = time.monotonic() + SILENCE_LIMIT_S
+        collect_seldom()  # as every service does; the load is not the server's to look through
         while _n_subscribed(server) < n_clients and time.monotonic() < limit:
             server.step()
             time.sleep(0.01)

@@ -1,5 +1,6 @@
-"""What C's allocator keeps of memory that was given back, bounded: the GNU one keeps what it can.
+"""Memory, as every service has it: what C's allocator keeps, how seldom the collector looks.
 
+The GNU allocator keeps of memory that was given back what it can.
 It gives every thread an arena of its own, and the sizes from which memory goes straight back to
 the system grow by themselves to 32 and 64 MB. What one batch, one fetched answer, or a matrix that
 grew has needed then stays with the process. But what every batch needs must be kept, 6 MB a time at
@@ -10,6 +11,7 @@ grew has needed then stays with the process. But what every batch needs must be 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from typing import Final
 
@@ -18,6 +20,11 @@ MAPPED_FROM_BYTES: Final = 16 * 2**20
 KEPT_FREE_BYTES: Final = 64 * 2**20
 """More than that at the end of an arena goes back, too."""
 N_ARENAS: Final = 2
+YOUNG_OBJECTS: Final = 200_000
+"""A micro-batch makes some ten thousand tuples that die with it. At Python's threshold of 700 the
+collector looks through them again and again: 7.1 against 4.0 µs of Python a record. So nothing that
+is made for every batch or model may be part of a circle: it would wait here, 500 MB of it and more
+(``tests/engine/test_circles.py``)."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of <malloc.h>
 _BY_ENVIRONMENT = ("MALLOC_", "GLIBC_TUNABLES")
@@ -40,3 +47,12 @@ def bound_what_is_kept() -> bool:
     )
     answers = [mallopt(what, value) for what, value in wanted]
     return all(answer == 1 for answer in answers)
+
+
+def collect_seldom() -> None:
+    """Look for circles seldom, and never through what is there by now: what was imported stays.
+
+    A look through everything that a server holds stops all of its threads for half a second.
+    """
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 50, 100)

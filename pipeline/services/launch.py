@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import re
 import socket
@@ -22,6 +21,7 @@ from pipeline.engine.setting import EngineSettings
 from pipeline.errors import ConfigError, TopicError
 from pipeline.kernels.contract import Kernels
 from pipeline.kernels.devices import device_name
+from pipeline.services.allocator import collect_seldom
 from pipeline.services.assigner import Assigner
 from pipeline.services.checks import Checks
 from pipeline.services.lifecycle import require_topics, serve
@@ -37,12 +37,6 @@ from pipeline.telemetry.health import Health, HealthServer
 from pipeline.telemetry.logs import Throttle, configure, get_logger
 from pipeline.telemetry.metrics import Metrics
 from pipeline.telemetry.tracing import Tracing
-
-YOUNG_OBJECTS = 200_000
-"""A micro-batch makes some ten thousand tuples that die with it. At Python's threshold of 700 the
-collector looks through them again and again: 7.1 against 4.0 µs of Python a record. So nothing that
-is made for every batch or model may be part of a circle: it would wait here, 500 MB of it and more
-(``tests/engine/test_circles.py``)."""
 
 COMPACT = "compact"
 """The cleanup policy of an input that stores the vectors."""
@@ -246,8 +240,7 @@ def _check_next(config: Config, input_policy: str) -> None:
 @contextmanager
 def telling(service: str, config: Config, kernels: Kernels) -> Iterator[tuple[Metrics, Health]]:
     """Logs, metrics and probes, from before the broker is asked for anything to the very end."""
-    gc.freeze()  # what was imported stays
-    gc.set_threshold(YOUNG_OBJECTS, 50, 100)
+    collect_seldom()
     policy = config.telemetry
     metrics = Metrics(
         service,
