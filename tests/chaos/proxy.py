@@ -17,6 +17,7 @@ _CHUNK_BYTES = 65_536
 _CALL_LIMIT_S = 10.0
 PORTS = 20_000, 32_000
 """Below those that Linux gives to connections."""
+_given: set[int] = set()
 
 
 class Way(Enum):
@@ -38,8 +39,11 @@ def free_port() -> int:
     """
     while True:
         port = random.randrange(*PORTS)
+        if port in _given:  # somebody may be about to listen there
+            continue
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given.add(port)
             return port
 
 
