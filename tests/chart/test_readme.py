@@ -43,6 +43,10 @@ CONTEXT = {  # a value that is only asked for where another one says so -> what 
     "server.auth.tokens": {
         "server": {"auth": {"existingSecret": "", "tokens": [f"a:read:{HASH}"]}}
     },
+    "server.httpRoute.path": {
+        "config": {"server": {"root_path": "/other"}},
+        "server": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]}},
+    },
     "server.ingress.enabled": {"server": {"ingress": {"hosts": [{"host": "h"}]}}},
     "server.httpRoute.enabled": {"server": {"httpRoute": {"parentRefs": [{"name": "g"}]}}},
     **{

@@ -11,6 +11,8 @@ from tests.chart.chart import CHART, SETS, given, loaded, nested, refusal, rende
 HASH = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 KEDA = {"assigner": {"autoscaling": {"mode": "keda"}}}
 
+ROUTE = {"server.httpRoute.enabled": True, "server.httpRoute.parentRefs": [{"name": "g"}]}
+
 BY_SCHEMA = [  # path, value, what Helm says about it
     ("assigner.replicaz", 3, "at '/assigner': additional properties 'replicaz' not allowed"),
     ("asigner", {}, "at '': additional properties 'asigner' not allowed"),
@@ -106,6 +108,21 @@ BY_TEMPLATE = [  # values as path and value pairs, the sentence
     ({"server.ingress.enabled": True}, "server.ingress.enabled is true, but server.ingress.hosts"),
     ({"server.httpRoute.enabled": True}, "but server.httpRoute.parentRefs is empty"),
     (
+        {**ROUTE, "server.httpRoute.path": "/eddy"},
+        "server.httpRoute.path is /eddy, but config.server.root_path is empty: the server would",
+    ),
+    (
+        {**ROUTE, "server.httpRoute.path": "/eddy", "config.server.root_path": "/ed"},
+        "server.httpRoute.path is /eddy, but config.server.root_path is /ed: the server would",
+    ),
+    (
+        {
+            "server.ingress.enabled": True,
+            "server.ingress.hosts": [{"host": "a"}, {"host": "b", "path": "/eddy/"}],
+        },
+        "server.ingress.hosts[1].path is /eddy/, but config.server.root_path is empty: the server",
+    ),
+    (
         {"server.enabled": False, "server.ingress.enabled": True},
         "server.enabled is false, but server.ingress or server.httpRoute is enabled",
     ),
@@ -191,6 +208,27 @@ def test_contradiction_is_refused_with_a_sentence(values, said):
 
 def test_there_are_many_refusals():
     assert len(BY_SCHEMA) + len(BY_TEMPLATE) >= 40
+
+
+def routed(path, root=None, **host):
+    """A route and an Ingress that lead to the server under such a path."""
+    host = {"host": "h", "path": path, **host}
+    server = {
+        "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}], "path": path},
+        "ingress": {"enabled": True, "hosts": [host]},
+    }
+    return {"server": server, "config": {"server": {"root_path": root}} if root else {}}
+
+
+def test_a_path_that_the_server_knows_is_taken():
+    assert refusal(routed("/eddy", "/eddy")) == ""
+    assert refusal(routed("/eddy/", "/eddy")) == ""
+    assert refusal(routed("/eddy/api", "/eddy/")) == ""  # the API alone
+    assert refusal(routed("/api/v1")) == ""
+    assert refusal(routed("/", "/eddy")) == ""  # somebody in front of it has the path
+    rewritten = routed("/eddy(/|$)(.*)", "/eddy", pathType="ImplementationSpecific")
+    rewritten["server"]["httpRoute"]["enabled"] = False
+    assert refusal(rewritten) == ""
 
 
 def test_what_every_installation_has_to_say_is_enough():

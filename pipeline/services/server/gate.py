@@ -13,8 +13,10 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Final
 
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Match
+from starlette.types import Message, Receive, Scope, Send
 
 from pipeline.services.server.access import READ, WRITE, Doorkeeper
 from pipeline.services.server.desk import Desk
@@ -56,7 +58,7 @@ class Gate:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: Starlette,
         *,
         desk: Desk,
         doorkeeper: Doorkeeper,
@@ -71,6 +73,8 @@ class Gate:
         self._is_for_neighbours = auth.mode == "none" and not auth.allow_unauthenticated
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            scope = self._at_home(scope)
         if scope["type"] == "websocket":
             await self._shake_hands(scope, receive, send)
             return
@@ -89,7 +93,8 @@ class Gate:
                 async with asyncio.timeout(self._limit_s(scope)):
                     state["asker"] = self._admit(scope, headers)
                     receive = await _whole(scope, headers, receive)
-                    await self._app(scope, receive, answer)
+                    app = _to_the_page(scope) if _is_bare(scope) else self._app
+                    await app(scope, receive, answer)
             except ProblemError as error:
                 await self._refuse(error, scope, receive, answer)
             except TimeoutError:
@@ -123,6 +128,24 @@ class Gate:
             await refused(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    def _at_home(self, scope: Scope) -> Scope:
+        """The request as it is where a proxy takes `server.root_path` off, whether it did or not.
+
+        The listener puts that in front, so it stands twice where the proxy left it. But what came
+        may begin with it of its own, as under /api or /web all does: then it is taken off only if
+        a place of the server's is left.
+        """
+        root: str = scope.get("root_path", "")
+        came: str = scope["path"].removeprefix(root)
+        if not root or not f"{came}/".startswith(f"{root}/"):
+            return scope
+        once = {**scope, "path": came, "raw_path": scope.get("raw_path", b"")[len(root) :]}
+        return once if self._is_place(once) or not self._is_place(scope) else scope
+
+    def _is_place(self, scope: Scope) -> bool:
+        asked = {**scope}  # routes may leave notes in it
+        return any(route.matches(asked)[0] is not Match.NONE for route in self._app.routes)
 
     def _limit_s(self, scope: Scope) -> float | None:
         if _is_stream(scope):
@@ -186,6 +209,16 @@ class _Answer:
 def _is_stream(scope: Scope) -> bool:
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     return path == STREAM_PATH and scope["method"] == "GET"
+
+
+def _is_bare(scope: Scope) -> bool:
+    """Whether the path under which all is published was asked for, without the slash behind it."""
+    return bool(scope["path"] == scope.get("root_path", ""))
+
+
+def _to_the_page(scope: Scope) -> Response:
+    """Where the page is, for what it names relative to itself has to stay below the path."""
+    return RedirectResponse(f"{scope['path']}/")
 
 
 def _waits(scope: Scope) -> bool:

@@ -28,6 +28,7 @@ from pipeline.streams.kafka.client import (
     failure,
     made,
 )
+from pipeline.streams.kafka.orphans import Orphans, are_possible
 from pipeline.streams.kafka.producer import KafkaProducer
 from pipeline.streams.kafka.reader import KafkaReader
 from pipeline.streams.kafka.stream import KafkaStream
@@ -185,14 +186,20 @@ class KafkaBroker:
         return {place.partition: place.offset if place.offset >= 0 else None for place in found}
 
     def stream(self, member: GroupMember) -> Stream:
-        return KafkaStream(
+        watch = Watch(self._on_error)
+        orphans = Orphans(self._admin, self._settings, member, watch)
+        stream = KafkaStream(
             self._settings,
             member,
-            Watch(self._on_error),
+            watch,
             reach_limit_s=self._reach_limit_s,
             stall_limit_s=self._stall_limit_s,
             answers=lambda: self._answers(member.topic),
+            on_leave=orphans.close,
         )
+        if are_possible(self._settings, member):
+            orphans.start()
+        return stream
 
     def reader(self, topic: str, starts: Mapping[int, int] | None = None) -> Reader:
         return KafkaReader(

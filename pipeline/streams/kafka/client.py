@@ -385,3 +385,9 @@ def stable_end(consumer: Consumer, topic: str, partition: int, watch: Watch) -> 
         watch.tell()  # who asks for many partitions waits for each, and is alive
         return None
     return int(end)
+
+
+def known_end(consumer: Consumer, topic: str, partition: int, watch: Watch) -> int:
+    """The end of a partition as last heard of; asked for only before anything was fetched."""
+    _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+    return int(end if end >= 0 else stable_end(consumer, topic, partition, watch) or 0)

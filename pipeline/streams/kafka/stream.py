@@ -37,6 +37,7 @@ from pipeline.streams.kafka.client import (
     Watch,
     failure,
     is_fatal,
+    known_end,
     made,
     only_records,
     places_of,
@@ -62,6 +63,8 @@ class KafkaStream:
         A consumer that hands out nothing for so long although there is something is replaced.
     answers
         Whether a broker answers now; any thread may ask.
+    on_leave
+        Called before the group is left.
 
     Attributes
     ----------
@@ -78,8 +81,10 @@ class KafkaStream:
         reach_limit_s: float,
         stall_limit_s: float,
         answers: Callable[[], bool],
+        on_leave: Callable[[], None] = lambda: None,
     ) -> None:
         self.n_recreated = 0
+        self._on_leave = on_leave
         self._settings, self._member, self._watch = settings, member, watch
         self._stall_limit_s = stall_limit_s
         self._new: set[int] = set()
@@ -164,7 +169,7 @@ class KafkaStream:
             reached = base
             if base >= self._due[partition]:  # all that was handed out is committed
                 reached = max(base, self._ends.get(partition, base))
-            end = self._watermark(partition)
+            end = known_end(self._consumer, self._member.topic, partition, self._watch)
             lag[partition] = max(0, end - reached)
         return lag
 
@@ -204,6 +209,7 @@ class KafkaStream:
     # Clients
 
     def _leave(self) -> None:
+        self._on_leave()
         self._consumer.close()
 
     def _make_consumer(self) -> Consumer:
@@ -398,14 +404,6 @@ class KafkaStream:
     def _forget(self, partition: int) -> None:
         for places in (self._due, self._base, self._ends, self._unsought):
             places.pop(partition, None)
-
-    def _watermark(self, partition: int) -> int:
-        """The end as last heard of; asked for only before anything was fetched."""
-        place = TopicPartition(self._member.topic, partition)
-        _, high = self._consumer.get_watermark_offsets(place, cached=True)
-        if high < 0:
-            high = stable_end(self._consumer, self._member.topic, partition, self._watch) or 0
-        return int(high)
 
     def _look_for_stall(self) -> None:
         """Replace a consumer that keeps its partitions and gets nothing of what is there."""

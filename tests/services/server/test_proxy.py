@@ -23,7 +23,7 @@ PREFIX = "/some/path"
 
 
 class Proxy:
-    """Takes the prefix off, and lets everything else through; one request a connection.
+    """Takes the prefix off, or not, and lets everything through; one request a connection.
 
     Parameters
     ----------
@@ -31,8 +31,9 @@ class Proxy:
         The name under which it asks; None: as it was asked itself.
     """
 
-    def __init__(self, port, host=None):
+    def __init__(self, port, host=None, *, prefix=PREFIX, takes_off=True):
         self._to, self._host = port, host
+        self._prefix, self._takes_off = prefix.encode(), takes_off
         self._door = socket.create_server(("127.0.0.1", 0))
         self.port = self._door.getsockname()[1]
         threading.Thread(target=self._run, daemon=True).start()
@@ -58,8 +59,9 @@ class Proxy:
 
     def _passed_on(self, head):
         method, path, rest = head.split(b" ", 2)
-        assert path.startswith(PREFIX.encode())
-        head = b" ".join([method, path.removeprefix(PREFIX.encode()), rest])
+        assert path.startswith(self._prefix)
+        if self._takes_off:
+            head = b" ".join([method, path.removeprefix(self._prefix), rest])
         if self._host is not None:
             head = re.sub(rb"(?im)^host:.*$", b"Host: " + self._host.encode() + b"\r", head)
         if b"upgrade: websocket" not in head.lower():
@@ -101,11 +103,11 @@ def port(site, policy):
         yield port
 
 
-def ask(port, path, method="GET", body=None, **headers):
+def ask(port, path, method="GET", body=None, *, prefix=PREFIX, **headers):
     connection = HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
     with closing(connection):
         given = {"Content-Type": "application/json", **headers}
-        connection.request(method, f"{PREFIX}{path}", body, headers=given)
+        connection.request(method, f"{prefix}{path}", body, headers=given)
         answer = connection.getresponse()
         return answer, answer.read()
 
