@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from tests.chaos.faults import FAULTS
 from tests.chaos.run import Outcome
 
 BEGIN, END = "<!-- what the last runs gave: begin -->", "<!-- end -->"
@@ -99,7 +100,7 @@ def rewrite(page: Path, outcomes: list[Outcome]) -> None:
     tail = rest.split(END, 1)[1]
     faults, missed = _by_kind(outcomes)
     bad = {kind for outcome in outcomes if not outcome.ok for kind in outcome.n_faults}
-    for kind in faults.keys() | missed.keys():
+    for kind in FAULTS:
         times = {0: "never", 1: "once"}.get(faults[kind], f"{faults[kind]} times")
         said = f"{times}, " + ("see below" if kind in bad else "nothing found")
         if missed[kind]:
