@@ -76,7 +76,7 @@ class LetsSleepersThrough(Through):
         stream = self._stream
         stream._check_epoch()
         transaction = stream._broker._coordinator.begin(stream.who.transactional_id)
-        stream._reach(Stage.WRITTEN)
+        stream._reach(Stage.WRITTEN, transaction)
         stream._write(transaction, records)
         stream._broker._coordinator.end(transaction, commits=True)
 

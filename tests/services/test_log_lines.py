@@ -23,12 +23,14 @@ def log():
 
 @pytest.mark.sim
 def test_every_line_of_a_history_with_faults_has_what_its_event_promises(log):
-    world = World(7)
+    world = World(9)
     world.start_assigner("a0")
     world.start_assigner("a1")
     world.start_reclusterer()
     world.live(150)
     world.command(force=True)
+    world.settle()
+    world.write(60)  # so that centroids have members to follow
     world.settle()
 
     lines = log()
