@@ -19,7 +19,7 @@ from pipeline.kernels.contract import Points
 LINKS = 32
 """Of a point, twice as many on the ground floor."""
 BUILD_EFFORT = 128
-"""Candidates for the links of a new point. At a million rows, of which twenty each are copies of one
+"""Candidates for the links of a new point. At a million rows, twenty each of them copies of one
 with noise, a graph of 64 did not come to a recall of 0.99 with 1 024 candidates in a search; one of
 128 finds 0.9995 with 128, and takes twice as long to build."""
 
