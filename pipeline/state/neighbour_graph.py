@@ -26,8 +26,8 @@ from pipeline.state.view_items import Items
 N_NEAREST: Final = 10
 """Of how many the recall is told."""
 EFFORTS: Final = (128, 192, 256, 384, 512, 768, 1024)
-"""None below: at a million rows 48 did for the sample and found 0.987 for others; 128 finds 0.9995 in
-a third of a millisecond."""
+"""None below: at a million rows 48 did for the sample and found 0.987 for others; 128 finds 0.9995
+in a third of a millisecond."""
 ERRORS_TO_SPARE: Final = 2.0
 """With one, queries from elsewhere found 0.9895 of the nearest: own rows are a little easier."""
 MAX_WAITING_SHARE: Final = 0.1
