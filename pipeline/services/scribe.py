@@ -1,10 +1,10 @@
-"""The thread that writes snapshots, so that the loop never waits for a disk."""
+"""What all snapshots share: the thread that writes them, leftovers, and how old one may be."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from pipeline.state.snapshot import Identity, Marks, SnapshotError, SnapshotRows, SnapshotWriter
+from pipeline.streams.contract import Broker
 
 LEFTOVER_S: Final = 3600.0
 """An unfinished file that nobody has touched for so long was left by a process that was killed."""
@@ -54,6 +55,52 @@ class OneThread(Executor):
             call()
 
 
+def remove_leftovers(path: Path) -> None:
+    """Unfinished files of this snapshot that nobody goes on with."""
+    for leftover in path.parent.glob(f"{path.name}.*"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
+                leftover.unlink()
+
+
+def oldest_s(broker: Broker, names: Sequence[str]) -> float:
+    """How old a snapshot may be: half of the shortest time that tombstones stay in these topics.
+
+    Raises
+    ------
+    SnapshotError
+        Nobody may see that time.
+    TransientError
+        The broker is away.
+    """
+    limits = []
+    for name, topic in broker.topics(names).items():
+        if "compact" not in topic.config.get("cleanup.policy", "compact"):
+            continue
+        told = topic.config.get("delete.retention.ms")
+        if told is None:
+            raise SnapshotError(f"nobody may see how long {name} keeps its tombstones")
+        limits.append(int(told) / 2000.0)
+    return min(limits, default=0.0)
+
+
+def check_age(age_s: float, limit_s: Callable[[], float]) -> None:
+    """Refuse a snapshot that a tombstone may be missing after; `limit_s` is asked of the broker.
+
+    Raises
+    ------
+    SnapshotError
+    """
+    if age_s < 0:
+        raise SnapshotError(f"it was made {-age_s:.0f} s from now: a clock was set back")
+    oldest = limit_s()
+    if age_s > oldest:
+        raise SnapshotError(
+            f"it is {age_s:.0f} s old, and a tombstone may be gone after {oldest:.0f} s: "
+            "half of the shortest delete.retention.ms of the topics"
+        )
+
+
 @dataclass(slots=True, eq=False)
 class Scribe:
     """What the thread does, in this order; every method runs there, and tells the bytes made."""
@@ -67,10 +114,7 @@ class Scribe:
 
     def begin(self) -> int:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in self.path.parent.glob(f"{self.path.name}.*"):
-            with suppress(OSError):
-                if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
-                    leftover.unlink()
+        remove_leftovers(self.path)
         self._writer = SnapshotWriter(
             self.path,
             self.identity,

@@ -31,7 +31,7 @@ from pipeline.engine.cluster_engine import ClusterEngine
 from pipeline.errors import PipelineError, TransientError
 from pipeline.services.pace import SlicePace
 from pipeline.services.reports import AssignerReports
-from pipeline.services.scribe import OneThread, Scribe
+from pipeline.services.scribe import OneThread, Scribe, check_age, oldest_s
 from pipeline.state.members import PartitionState
 from pipeline.state.policy import StatePolicy
 from pipeline.state.snapshot import (
@@ -118,7 +118,7 @@ class Snapshots:
             return None
         try:
             snapshot = open_snapshot(path, self._identity(partition))
-            self._check_age(snapshot.created_at_ms / 1000.0)
+            check_age(self.now() - snapshot.created_at_ms / 1000.0, self._oldest_s)
         except SnapshotError as error:
             self.reject(partition, str(error))
             return None
@@ -141,30 +141,11 @@ class Snapshots:
         except OSError as error:
             self.reports.snapshot_failed(None, _said(error))
 
-    def _check_age(self, created_at_s: float) -> None:
-        age_s = self.now() - created_at_s
-        if age_s < 0:
-            raise SnapshotError(f"it was made {-age_s:.0f} s from now: a clock was set back")
-        limit_s = self._oldest_s()
-        if age_s > limit_s:
-            raise SnapshotError(
-                f"it is {age_s:.0f} s old, and a tombstone may be gone after {limit_s:.0f} s: "
-                "half of the shortest delete.retention.ms of the topics"
-            )
-
     def _oldest_s(self) -> float:
-        """Half of the shortest time that tombstones stay in what would be replayed."""
         if self._max_age_s is None:
-            topics, limits = self.engine.settings.topics, []
+            topics = self.engine.settings.topics
             names = (topics.assignments, topics.vectors, topics.statistics, topics.input)
-            for name, topic in self.broker.topics(names).items():
-                if "compact" not in topic.config.get("cleanup.policy", "compact"):
-                    continue
-                told = topic.config.get("delete.retention.ms")
-                if told is None:
-                    raise SnapshotError(f"nobody may see how long {name} keeps its tombstones")
-                limits.append(int(told) / 2000.0)
-            self._max_age_s = min(limits, default=0.0)
+            self._max_age_s = oldest_s(self.broker, names)
         return self._max_age_s
 
     # --- writing ------------------------------------------------------------------

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from struct import Struct
@@ -34,6 +33,7 @@ from pipeline.messages.codec import json_bytes
 from pipeline.state.members import Members, Metadata
 from pipeline.state.snapshot_bytes import (
     CRC,
+    CheckedFile,
     check_sum,
     is_entry,
     is_offset,
@@ -171,11 +171,10 @@ class SnapshotWriter:
         published: frozenset[str],
         suffix: str = "tmp",
     ) -> None:
-        self.path, self._n_dims = path, identity.n_dims
+        self._n_dims = identity.n_dims
         self._stored = _STORED[identity.dtype]
-        self._unfinished = path.with_name(f"{path.name}.{suffix}")
-        self._n_rows = self._checksum = 0
-        self._file: BinaryIO = self._unfinished.open("wb")
+        self._n_rows = 0
+        self._file = CheckedFile(path, suffix)
         header = json_bytes(
             {
                 "identity": asdict(identity),
@@ -184,7 +183,7 @@ class SnapshotWriter:
                 "published": sorted(published),
             }
         )
-        self._write_checked(_HEADER.pack(MAGIC, VERSION, len(header)), header)
+        self._file.write(_HEADER.pack(MAGIC, VERSION, len(header)), header)
 
     def add(self, rows: SnapshotRows) -> None:
         """Write a slice; it may be empty."""
@@ -207,8 +206,8 @@ class SnapshotWriter:
         parts += [keys, clusters, metadata]
         parts.append(bytes(-sum(len(part) for part in parts) % ALIGNMENT))
         lengths = len(keys), len(clusters), len(metadata)
-        self._write_checked(_SLICE.pack(_ROWS_TAG, n_rows, *lengths))
-        self._write_checked(*parts)
+        self._file.write(_SLICE.pack(_ROWS_TAG, n_rows, *lengths))
+        self._file.write(*parts)
         self._n_rows += n_rows
 
     def finish(self, next_offset: int) -> int:
@@ -219,33 +218,14 @@ class SnapshotWriter:
         next_offset
             The partition's, after the last slice.
         """
-        size = self._file.tell() + _FOOTER.size + CRC.size
-        self._write_checked(_FOOTER.pack(_END_TAG, self._checksum, self._n_rows, next_offset, size))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._unfinished.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # else the old name may come back with a power cut
-        finally:
-            os.close(folder)
+        size, checksum = self._file.size_after(_FOOTER.size), self._file.checksum
+        self._file.write(_FOOTER.pack(_END_TAG, checksum, self._n_rows, next_offset, size))
+        self._file.finish()
         return size
 
     def abandon(self) -> None:
         """Leave nothing of it behind; the snapshot that was there stays."""
-        with suppress(OSError):  # what is buffered may not fit, which is why it is abandoned
-            self._file.close()
-        self._unfinished.unlink(missing_ok=True)
-
-    def _write_checked(self, *parts: Any) -> None:
-        checksum = 0
-        for part in parts:
-            self._file.write(part)
-            checksum = crc32(part, checksum)
-        last = CRC.pack(checksum)
-        self._file.write(last)
-        self._checksum = crc32(last, self._checksum)
+        self._file.abandon()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,7 +1,10 @@
-"""Bytes of a snapshot that are read with care: lengths before memory, checksums before use."""
+"""Bytes of a snapshot: written whole or not at all; lengths before memory, checksums before use."""
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from pathlib import Path
 from struct import Struct
 from typing import Any, BinaryIO, Final, cast
 from zlib import crc32
@@ -14,6 +17,63 @@ CRC: Final = Struct("<I")
 
 class SnapshotError(PipelineError):
     """A snapshot cannot be used, or not be written; the topics still have everything."""
+
+
+class CheckedFile:
+    """Is written beside the file that is there, and takes its place at the end.
+
+    Parameters
+    ----------
+    suffix
+        Of the unfinished file's name: nobody else may write one with it.
+
+    Attributes
+    ----------
+    checksum
+        Of the checksums of all that was written.
+
+    Raises
+    ------
+    OSError
+        From every method. `abandon` it then.
+    """
+
+    def __init__(self, path: Path, suffix: str) -> None:
+        self.path, self.checksum = path, 0
+        self._unfinished = path.with_name(f"{path.name}.{suffix}")
+        self._file: BinaryIO = self._unfinished.open("wb")
+
+    def write(self, *pieces: Any) -> None:
+        """Write pieces, and behind them the checksum of all of them."""
+        checksum = 0
+        for piece in pieces:
+            self._file.write(piece)
+            checksum = crc32(piece, checksum)
+        last = CRC.pack(checksum)
+        self._file.write(last)
+        self.checksum = crc32(last, self.checksum)
+
+    def size_after(self, n_bytes: int) -> int:
+        """Bytes that the file has once so many more, and their checksum, are written."""
+        return self._file.tell() + n_bytes + CRC.size
+
+    def finish(self) -> None:
+        """It has the other's place, for good once this returns."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._unfinished.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # else the old name may come back with a power cut
+        finally:
+            os.close(folder)
+
+    def abandon(self) -> None:
+        """Leave nothing of it behind; the file that was there stays."""
+        with suppress(OSError):  # what is buffered may not fit, which is why it is abandoned
+            self._file.close()
+        self._unfinished.unlink(missing_ok=True)
 
 
 def parse(text: bytes) -> Any:

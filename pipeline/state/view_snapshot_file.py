@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from struct import Struct
@@ -26,6 +25,7 @@ import numpy as np
 from pipeline.messages.codec import json_bytes
 from pipeline.state.snapshot_bytes import (
     CRC,
+    CheckedFile,
     SnapshotError,
     check_sum,
     parse,
@@ -66,12 +66,10 @@ class ViewWriter:
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any], *, suffix: str = "tmp") -> None:
-        self._path = path
-        self._unfinished = path.with_name(f"{path.name}.{suffix}")
-        self._n_parts = self._checksum = 0
-        self._file: BinaryIO = self._unfinished.open("wb")
+        self._n_parts = 0
+        self._file = CheckedFile(path, suffix)
         text = json_bytes(header)
-        self._write_checked(_HEADER.pack(MAGIC, VERSION, len(text)), text)
+        self._file.write(_HEADER.pack(MAGIC, VERSION, len(text)), text)
 
     def add(self, name: str, part: Part) -> None:
         """Write a part; there may be several of one name, which are told in this order."""
@@ -91,40 +89,20 @@ class ViewWriter:
                 body = [json_bytes(part)]
         text = json_bytes({"name": name, "dtype": dtype, "shape": shape})
         n_bytes = sum(len(piece) for piece in body)
-        self._write_checked(_PART.pack(_PART_TAG, len(text), n_bytes), text)
-        self._write_checked(*body)
+        self._file.write(_PART.pack(_PART_TAG, len(text), n_bytes), text)
+        self._file.write(*body)
         self._n_parts += 1
 
     def finish(self) -> int:
         """Make it the snapshot, for good once this returns; how many bytes it has."""
-        size = self._file.tell() + _FOOTER.size + CRC.size
-        self._write_checked(_FOOTER.pack(_END_TAG, self._checksum, self._n_parts, size))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._unfinished.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # else the old name may come back with a power cut
-        finally:
-            os.close(folder)
+        size = self._file.size_after(_FOOTER.size)
+        self._file.write(_FOOTER.pack(_END_TAG, self._file.checksum, self._n_parts, size))
+        self._file.finish()
         return size
 
     def abandon(self) -> None:
         """Leave nothing of it behind; the snapshot that was there stays."""
-        with suppress(OSError):
-            self._file.close()
-        with suppress(OSError):
-            self._unfinished.unlink(missing_ok=True)
-
-    def _write_checked(self, *pieces: Any) -> None:
-        checksum = 0
-        for piece in pieces:
-            self._file.write(piece)
-            checksum = crc32(piece, checksum)
-        last = CRC.pack(checksum)
-        self._file.write(last)
-        self._checksum = crc32(last, self._checksum)
+        self._file.abandon()
 
 
 class ViewFile:

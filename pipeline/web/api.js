@@ -48,15 +48,15 @@ export async function request(url, { method = "GET", body, signal } = {}) {
 }
 
 /** All pages, up to so many rows. */
-export async function pages(path, query, most, options) {
+async function pages(path, most) {
   const found = [];
   let cursor = null;
   do {
-    const page = await ask(path, { ...query, limit: Math.min(500, most), cursor }, options);
+    const page = await ask(path, { limit: Math.min(500, most), cursor });
     found.push(...page.items);
     cursor = page.next_cursor;
   } while (cursor && found.length < most);
-  return { items: found, isAll: !cursor };
+  return found;
 }
 
 /** An item's id as a part of a path: what does not fit is written as base64url. */
@@ -68,7 +68,7 @@ export function itemPath(id) {
 
 /** Typical items and lineage: these are not in the stream, they change with the model. */
 export async function loadFacts() {
-  const { items } = await pages("/clusters", {}, 2000);
+  const items = await pages("/clusters", 2000);
   store.facts = new Map(items.map((row) => [row.cluster, row]));
   if (!store.clusters.size) {
     // before the stream's first frame

@@ -66,6 +66,8 @@ class Server:
         policy, embedding = config.server, config.embedding
         check_exposure(policy)
         self._reports = reports
+        self._is_whole = False
+        """Whether what was read is in the view: a fold that failed has left a gap."""
         writing, producer = threading.Lock(), broker.producer()
 
         def write(record: Outgoing) -> None:
@@ -155,9 +157,6 @@ class Server:
             take_frame(self.desk)
             self.snapshots.step(self.desk, self.follower)
         self._is_whole = True
-
-    _is_whole = False
-    """Whether what was read is in the view: a fold that failed has left a gap."""
 
     def _note_rates(self, news: News) -> None:
         if self.follower.is_caught_up:  # what stood in the topics at the start tells nothing

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Config
 from pipeline.messages.codec import json_bytes, json_value
-from pipeline.services.scribe import LEFTOVER_S, OneThread
+from pipeline.services.scribe import OneThread, check_age, oldest_s, remove_leftovers
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.following import HISTORY_EVENTS, Follower, Marks
 from pipeline.services.server.map_frames import MapFrames
@@ -132,7 +132,7 @@ class ViewSnapshots:
                 raise SnapshotError(f"it is of {name} {told[name]!r}, and not of {value!r}")
         try:
             marks = _marks_of(file.header["marks"])
-            self._check_age(file.header["created_at_ms"] / 1000.0)
+            check_age(self._now() - file.header["created_at_ms"] / 1000.0, self._oldest_s)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SnapshotError(f"its header does not say what it should: {error}") from error
         topics, vectors = self._config.topics, marks.vectors
@@ -161,25 +161,9 @@ class ViewSnapshots:
                 )
         return sum(log.high - marks[p] for p, log in ranges.items())
 
-    def _check_age(self, created_at_s: float) -> None:
-        age_s = self._now() - created_at_s
-        if age_s < 0:
-            raise SnapshotError(f"it was made {-age_s:.0f} s from now: a clock was set back")
-        topics, limits = self._config.topics, []
-        names = (topics.assignments, topics.vectors, topics.input)
-        for name, topic in self._broker.topics(names).items():
-            if "compact" not in topic.config.get("cleanup.policy", "compact"):
-                continue
-            told = topic.config.get("delete.retention.ms")
-            if told is None:
-                raise SnapshotError(f"nobody may see how long {name} keeps its tombstones")
-            limits.append(int(told) / 2000.0)
-        limit_s = min(limits, default=0.0)
-        if age_s > limit_s:
-            raise SnapshotError(
-                f"it is {age_s:.0f} s old, and a tombstone may be gone after {limit_s:.0f} s: "
-                "half of the shortest delete.retention.ms of the topics"
-            )
+    def _oldest_s(self) -> float:
+        topics = self._config.topics
+        return oldest_s(self._broker, (topics.assignments, topics.vectors, topics.input))
 
     def _read(self, file: ViewFile, marks: Marks) -> Found:
         n_dims = marks.embedding[1] if marks.vectors is not None else 0
@@ -309,10 +293,7 @@ class _Writing:
     def __call__(self, is_given_up: Callable[[], bool]) -> int:
         path = self._path
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f"{path.name}.*"):
-            with suppress(OSError):
-                if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
-                    leftover.unlink()
+        remove_leftovers(path)
         writer = ViewWriter(path, self._header, suffix=uuid4().hex)
         try:
             for name, part in self._parts.items():
