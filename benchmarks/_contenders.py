@@ -24,13 +24,13 @@ from benchmarks._stage import describe
 from benchmarks._vectors import Vectors
 from pipeline.kernels.choose import make_kernels
 from pipeline.kernels.contract import DevicePolicy, Kernels, Points
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 CHUNK: Final = 4096
 TWINS: Final = (
     # module of pipeline.kernels, class, what the processor must have
-    ("avx512", "Avx512Kernels", {"avx512vnni"}),
-    ("amx", "AmxKernels", {"amx-tile", "amx-bf16"}),
+    ("avx512.twin", "Avx512Kernels", {"avx512vnni"}),
+    ("avx512.amx", "AmxKernels", {"amx-tile", "amx-bf16"}),
 )
 
 Assign = Callable[[Points], NDArray[Any]]
@@ -223,7 +223,7 @@ def stage(options: argparse.Namespace) -> Stage:
 
 
 def ways(model: Any) -> list[Any]:
-    """The ways of a model to be searched (`pipeline.kernels.ways`); none of a twin that has one."""
+    """How a model may be searched (`pipeline.kernels.cpu.ways`); nothing of a twin that has one."""
     return list(getattr(model, "ways", ()))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.debian_gap import load_full
-from pipeline.cli.debian import Change, Packages, load
+from pipeline.cli.demo.debian import Change, Packages, load
 
 ORDERS: Final = ("hash", "alphabetical", "section")
 """Of the changes inside a release: as the files have them, which is by a hash of the name, or

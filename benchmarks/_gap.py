@@ -14,7 +14,7 @@ from benchmarks._figures import agreement, kept_when_aligned
 from benchmarks._inprocess import RestlessError
 from benchmarks._peers import Peers
 from benchmarks._plays import Plan, Sight, played
-from pipeline.cli.debian import Packages
+from pipeline.cli.demo.debian import Packages
 from pipeline.kernels.contract import Kernels
 
 

@@ -29,9 +29,9 @@ from pipeline.messages.events import Cause, Head, Lifecycle
 from pipeline.messages.model import Model, ModelFold
 from pipeline.messages.records import Outgoing, Record
 from pipeline.messages.vectors import encode_vector
+from pipeline.services.assigner.reports import AssignerReports
 from pipeline.services.launch import COMPACT, new_assigner, new_reclusterer
-from pipeline.services.reclusterer_reports import ReclustererReports
-from pipeline.services.reports import AssignerReports
+from pipeline.services.reclusterer.reports import ReclustererReports
 from pipeline.streams.memory import MemoryBroker
 from pipeline.streams.topics import expected_topics
 from pipeline.telemetry.health import Health

@@ -21,7 +21,7 @@ from benchmarks._stage import ROOT, highs, produce, settings
 from benchmarks._workload import input_record, make_model, make_workload, model_outgoing
 from pipeline.config import load
 from pipeline.errors import TransientError
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.codec import decode_change
 from pipeline.messages.events import Cause
 from pipeline.streams.broker import RunningBroker

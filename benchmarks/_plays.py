@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks._debian import State, ordered, states
 from benchmarks._figures import distances_squared, n_stale
 from benchmarks._inprocess import InProcess, Moves, Picture
-from pipeline.cli.debian import Change, Packages
+from pipeline.cli.demo.debian import Change, Packages
 from pipeline.clustering.centroids import CentroidPolicy
 from pipeline.clustering.drift.policy import DriftPolicy
 from pipeline.clustering.kmeans import ClusteringPolicy

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks._debian import read
 from pipeline.config import Config, ServerPolicy
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.codec import encode_assignment, encode_change, encode_lifecycle
 from pipeline.messages.events import Cause, ChangeType, ClusterChange, Lifecycle, LifecycleType
 from pipeline.messages.manifest import Manifest

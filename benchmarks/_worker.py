@@ -24,7 +24,7 @@ import numpy as np
 from pipeline.config import Config, load
 from pipeline.kernels.choose import make_kernels
 from pipeline.kernels.contract import DevicePolicy
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.codec import encode_assignment
 from pipeline.messages.records import Outgoing
 from pipeline.services.launch import run_assigner

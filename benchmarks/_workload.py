@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cli.debian import load
+from pipeline.cli.demo.debian import load
 from pipeline.clustering.kmeans import fit
 from pipeline.clustering.profile import profiles
 from pipeline.kernels.contract import Kernels

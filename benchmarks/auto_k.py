@@ -30,7 +30,7 @@ from pipeline.clustering.auto import SPLIT_LEVEL, adapted
 from pipeline.clustering.dip import TABLE_LEVELS, TABLE_SIZES, settled_dip
 from pipeline.clustering.kmeans import Fit, fit
 from pipeline.clustering.valleys import along, p_value, two_means
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 SHAPES = ((60, 2), (60, 64), (400, 2), (400, 64), (90, 384))
 LEVELS = (0.05, SPLIT_LEVEL)

@@ -32,9 +32,9 @@ import sklearn
 from sklearn.cluster import KMeans
 
 from pipeline.cli.context import Invocation
-from pipeline.cli.debian import Change, Packages
-from pipeline.cli.replay import Replay
-from pipeline.cli.scenery import scenery
+from pipeline.cli.demo.debian import Change, Packages
+from pipeline.cli.demo.replay import Replay
+from pipeline.cli.demo.scenery import scenery
 from pipeline.messages.policy import Metric
 
 TARGET = 0.01

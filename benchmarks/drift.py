@@ -32,13 +32,13 @@ from river.drift import ADWIN, PageHinkley
 
 from benchmarks._drift_runs import Runs, churn_runs, distance_runs, shares_runs
 from benchmarks.debian_gap import load_full
-from pipeline.cli.debian import Packages
+from pipeline.cli.demo.debian import Packages
 from pipeline.clustering.drift.monitor import DriftMonitor
 from pipeline.clustering.drift.policy import DriftPolicy
 from pipeline.clustering.drift.signals import Baseline, Signal, Window
 from pipeline.clustering.kmeans import fit
 from pipeline.clustering.profile import Profiles, profiles
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 KERNELS = CpuKernels()
 WINDOW = 4096

@@ -51,9 +51,9 @@ from benchmarks._workload import (
     save_sample,
 )
 from pipeline.config import Config
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.model import ModelFold
-from pipeline.services.sampling import to_end
+from pipeline.services.reclusterer.sampling import to_end
 from pipeline.streams.broker import RunningBroker, start_broker
 from pipeline.streams.kafka.broker import KafkaBroker
 

@@ -36,7 +36,7 @@ from benchmarks._stage import (
     write_results,
 )
 from benchmarks._workload import input_record, make_model, make_workload, model_outgoing
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.codec import decode_assignment, decode_change
 from pipeline.messages.records import Outgoing
 from pipeline.streams.broker import RunningBroker, start_broker

@@ -18,7 +18,7 @@ import numpy as np
 SHARE = 0.21
 MAX_BYTES = 10_000_000
 SUMMARY_CHARACTERS = 60
-TARGET = Path(__file__).parent.parent / "pipeline" / "cli" / "demo_data"
+TARGET = Path(__file__).parent.parent / "pipeline" / "cli" / "demo" / "data"
 
 
 def lines(path: Path) -> list[Any]:

@@ -44,9 +44,9 @@ from benchmarks._debian import ORDERS, read, states
 from benchmarks._gap import FULL, SLICE, Report, play, sections
 from benchmarks._peers import Peers
 from benchmarks._plays import Plan, Sight
-from pipeline.cli.debian import Packages
+from pipeline.cli.demo.debian import Packages
 from pipeline.clustering.schedule import ReclusterPolicy
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.telemetry.logs import configure
 
 ROOT: Final = Path(__file__).resolve().parent.parent

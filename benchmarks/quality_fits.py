@@ -26,7 +26,7 @@ from benchmarks._peers import Peers
 from pipeline.clustering.kmeans import fit, inertia
 from pipeline.clustering.recluster import Candidate, FitSettings, propose
 from pipeline.kernels.contract import Points
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 TARGET = 0.002
 TARGET_FROM_FIRST = 0.005

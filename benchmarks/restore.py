@@ -35,13 +35,13 @@ from benchmarks._workload import Workload, input_record, make_model, make_worklo
 from pipeline.config import Config
 from pipeline.engine.cluster_engine import ClusterEngine
 from pipeline.engine.setting import EngineSettings
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.codec import encode_assignment, encode_head, head_key
 from pipeline.messages.events import Head
 from pipeline.messages.model import Model
 from pipeline.messages.records import Outgoing
 from pipeline.services.allocator import collect_seldom
-from pipeline.services.restore import Restore
+from pipeline.services.assigner.restore import Restore
 from pipeline.state.snapshot import Identity, Marks, SnapshotWriter, capture, open_snapshot
 from pipeline.streams.broker import start_broker
 from pipeline.streams.kafka.broker import KafkaBroker

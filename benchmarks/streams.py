@@ -33,7 +33,7 @@ import numpy as np
 
 from benchmarks._stage import describe, machine, write_results
 from pipeline.config import Config, ServerPolicy
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.codec import encode_assignment, encode_change, encode_lifecycle
 from pipeline.messages.events import Cause, ChangeType, ClusterChange, Lifecycle, LifecycleType
 from pipeline.messages.manifest import Manifest
@@ -41,9 +41,9 @@ from pipeline.messages.model import N_QUANTILES, Model, digest, model_records
 from pipeline.messages.policy import EmbeddingPolicy, EventPolicy
 from pipeline.services.allocator import collect_seldom
 from pipeline.services.server.listening import Listening
+from pipeline.services.server.live.clients import MAX_PER_ADDRESS
 from pipeline.services.server.process import Server
 from pipeline.services.server.reports import ServerReports
-from pipeline.services.server.stream_clients import MAX_PER_ADDRESS
 from pipeline.streams.memory import MemoryBroker
 from pipeline.streams.topics import TopicPolicy, expected_topics
 from pipeline.telemetry.health import Health

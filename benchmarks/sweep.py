@@ -35,12 +35,12 @@ from pipeline.engine.cluster_engine import ClusterEngine, Restored
 from pipeline.engine.revision import next_revision
 from pipeline.engine.setting import EngineSettings
 from pipeline.engine.totals import Totals
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.model import Model, digest
 from pipeline.messages.policy import EmbeddingPolicy, EventPolicy, LimitPolicy
 from pipeline.messages.records import Record
 from pipeline.messages.vectors import encode_vector
-from pipeline.services.pace import SlicePace
+from pipeline.services.assigner.pace import SlicePace
 from pipeline.state.members import Members
 from pipeline.streams.topics import TopicPolicy
 

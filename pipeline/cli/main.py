@@ -44,9 +44,11 @@ class Verb(NamedTuple):
 _TRY, _RUN, _USE, _LOOK = "Try it", "Run it", "Use it", "Look at it"
 
 VERBS: Final = {
-    "demo": Verb("demo", "Replay a real stream through everything, and see what happened.", _TRY),
-    "up": Verb("up", "Run everything on this machine; Ctrl-C ends it all.", _TRY),
-    "broker": Verb("broker", "Run Apache Kafka on this machine, for trying out.", _TRY),
+    "demo": Verb(
+        "demo.verb", "Replay a real stream through everything, and see what happened.", _TRY
+    ),
+    "up": Verb("local.up", "Run everything on this machine; Ctrl-C ends it all.", _TRY),
+    "broker": Verb("local.broker", "Run Apache Kafka on this machine, for trying out.", _TRY),
     "topics": Verb("topics", "Make the topics, or say what is wrong with them.", _RUN),
     "assigner": Verb(
         "services", "Assign every record to its cluster: one of N processes.", _RUN, "assigner"
@@ -65,14 +67,16 @@ VERBS: Final = {
     "merge": Verb("recluster", "Ask for clusters to become one.", _USE, "merge"),
     "label": Verb("recluster", "Ask for a cluster to be called something.", _USE, "label"),
     "model": Verb(
-        "model", "Show the model and its history, compare two, or go back to one.", _LOOK
+        "model.verbs", "Show the model and its history, compare two, or go back to one.", _LOOK
     ),
     "clusters": Verb(
         "clusters", "List the clusters as they are now, or show one with its items.", _LOOK
     ),
     "top": Verb("top", "Watch the clusters live: sizes, growth, drift, lag, alarms.", _LOOK),
     "export": Verb("export", "Write items or clusters to a file, as they are now.", _LOOK),
-    "dlq": Verb("dlq", "Look at the records that could not be used, and send them again.", _LOOK),
+    "dlq": Verb(
+        "dlq.verbs", "Look at the records that could not be used, and send them again.", _LOOK
+    ),
     "verify": Verb("verify", "Read the topics and check the promises.", _LOOK),
 }
 """The first line of a verb's own help is its line here; a test holds them together."""

@@ -22,9 +22,9 @@ from pipeline.config import Config, assigner_group, instance
 from pipeline.errors import FatalError, TopicError, UsageError
 from pipeline.messages.codec import timestamp
 from pipeline.messages.model import MANIFEST_KEY, Model, ModelFold, label_record, model_records
+from pipeline.services.assigner.rebuild import Part, Rebuild, RebuildReports, check_starts, survey
 from pipeline.services.launch import new_assigner
 from pipeline.services.lifecycle import serve
-from pipeline.services.rebuild import Part, Rebuild, RebuildReports, check_starts, survey
 from pipeline.streams.contract import Broker
 from pipeline.streams.topics import TopicPolicy, cleanup_policy
 from pipeline.telemetry.health import Health

@@ -10,10 +10,10 @@ from importlib.util import find_spec
 
 from pipeline.errors import ConfigError
 from pipeline.kernels import shipped
-from pipeline.kernels.amx import AmxKernels
-from pipeline.kernels.avx512 import Avx512Kernels
+from pipeline.kernels.avx512.amx import AmxKernels
+from pipeline.kernels.avx512.twin import Avx512Kernels
 from pipeline.kernels.contract import DevicePolicy, Kernels
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.kernels.devices import device_name, processor_name
 from pipeline.kernels.features import has_amx, has_avx512_bf16, has_avx512_vnni
 from pipeline.kernels.hybrid import HybridKernels, cache_folder, measured
@@ -69,7 +69,9 @@ def _cuda_kernels(policy: DevicePolicy) -> Kernels:
         raise ConfigError(
             "no CUDA device can be used without the extra: pip install 'eddy-stream[gpu]'"
         )
-    kernels: Kernels = import_module("pipeline.kernels.cuda").CudaKernels(policy.max_memory_bytes)
+    kernels: Kernels = import_module("pipeline.kernels.cuda.twin").CudaKernels(
+        policy.max_memory_bytes
+    )
     return kernels
 
 

@@ -22,8 +22,8 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from pipeline.kernels import cpu_basics, siphash
-from pipeline.kernels.cpu_basics import compiler, prefetch
+from pipeline.kernels import basics, siphash
+from pipeline.kernels.basics import compiler, prefetch
 from pipeline.kernels.siphash import bytes_at, hashed, word
 
 # places in `table`, (N_FIELDS,) int64: addresses of arrays, then how much they hold
@@ -41,7 +41,7 @@ AHEAD = 8  # ids hashed, and their slots asked for, before the first of them is 
 _LOW = np.uint64(0xFFFFFFFF)
 _ZERO, _HALF = np.uint64(0), np.uint64(32)
 
-compiled = compiler(cpu_basics, siphash)
+compiled = compiler(basics, siphash)
 
 
 def _pointer_to(kind, name):

@@ -9,10 +9,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipeline.kernels import cpu_basics
-from pipeline.kernels.cpu_basics import canonical, compiler
+from pipeline.kernels import basics
+from pipeline.kernels.basics import canonical, compiler
 
-compiled = compiler(cpu_basics)
+compiled = compiler(basics)
 
 N_AHEAD = 4
 """Rows asked for before they are measured. 5 000 rows of 384 somewhere among a million, on one core

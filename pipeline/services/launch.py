@@ -22,14 +22,14 @@ from pipeline.errors import ConfigError, TopicError
 from pipeline.kernels.contract import Kernels
 from pipeline.kernels.devices import device_name
 from pipeline.services.allocator import collect_seldom
-from pipeline.services.assigner import Assigner
-from pipeline.services.checks import Checks
+from pipeline.services.assigner.checks import Checks
+from pipeline.services.assigner.process import Assigner
+from pipeline.services.assigner.reports import AssignerReports
+from pipeline.services.assigner.snapshots import Snapshots
 from pipeline.services.lifecycle import require_topics, serve
-from pipeline.services.reclusterer import Reclusterer, ReclustererSettings
-from pipeline.services.reclusterer_reports import ReclustererReports
-from pipeline.services.reports import AssignerReports
+from pipeline.services.reclusterer.process import Reclusterer, ReclustererSettings
+from pipeline.services.reclusterer.reports import ReclustererReports
 from pipeline.services.room import memory_bytes, shortage
-from pipeline.services.snapshots import Snapshots
 from pipeline.services.spans import BatchTraces
 from pipeline.streams.acls import Role
 from pipeline.streams.contract import Broker, GroupMember

@@ -22,10 +22,11 @@ from confluent_kafka import KafkaException
 
 from pipeline.cli.main import main
 from pipeline.messages.records import Outgoing
-from pipeline.services.server import process, streams
+from pipeline.services.server import process
 from pipeline.services.server.desk import Desk
-from pipeline.services.server.hub import Hub
-from pipeline.services.server.stream_ring import LIFECYCLE
+from pipeline.services.server.live import streams
+from pipeline.services.server.live.hub import Hub
+from pipeline.services.server.live.ring import LIFECYCLE
 from pipeline.state.view import View
 from pipeline.streams.kafka import stream, transactions
 

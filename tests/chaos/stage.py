@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.cli.children import RestartPolicy, Services, service_commands
+from pipeline.cli.local.children import RestartPolicy, Services, service_commands
 from pipeline.messages.records import Outgoing
 from tests.chaos.asking import Address
 from tests.chaos.cluster import SESSION_S, Cluster

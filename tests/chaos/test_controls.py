@@ -12,8 +12,8 @@ import json
 import pytest
 
 from pipeline.errors import AbortedError
-from pipeline.services.assigner import Assigner
-from pipeline.services.pace import SlicePace
+from pipeline.services.assigner.pace import SlicePace
+from pipeline.services.assigner.process import Assigner
 from pipeline.streams.memory import Stage
 from tests.simulation.judge import judge
 from tests.simulation.sleep import have_a_sweep_come_first

@@ -13,7 +13,7 @@ import pytest
 from pipeline.cli.context import Twins
 from pipeline.cli.main import main
 from pipeline.kernels.contract import Sums
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.codec import (
     decode_statistics,
     encode_change,

@@ -22,7 +22,7 @@ from pipeline.messages.policy import EventPolicy
 from pipeline.messages.records import Outgoing
 from pipeline.streams.kafka.broker import KafkaBroker
 from tests.cli.console import TOPICS, change
-from tests.cli.test_children import is_running, until
+from tests.cli.local.test_children import is_running, until
 
 pytestmark = pytest.mark.kafka
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from pipeline.config import load
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.codec import decode_assignment, encode_vector
 from pipeline.messages.dead_letters import REDRIVEN
 from pipeline.messages.model import ModelFold, label_record
 from pipeline.messages.records import Record
+from pipeline.services.assigner.rebuild import Part, Rebuild, RebuildReports, survey
 from pipeline.services.launch import new_assigner
-from pipeline.services.rebuild import Part, Rebuild, RebuildReports, survey
 from pipeline.streams.bounded import BoundedStream
 from pipeline.streams.contract import GroupMember, Range, TopicSettings
 from pipeline.streams.memory import MemoryBroker

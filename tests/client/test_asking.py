@@ -16,7 +16,7 @@ from pipeline.client.questions import page_of
 from pipeline.client.reading import WIRE, read
 from pipeline.errors import UsageError
 from pipeline.services.server.problems import TITLES
-from pipeline.services.server.routes_frames import take_frame
+from pipeline.services.server.routes.frames import take_frame
 from tests.simulation.test_commands import CORNERS
 
 SCHEMAS = json.loads((Path(__file__).parents[2] / "schemas" / "openapi.json").read_text())

@@ -22,7 +22,7 @@ import pytest
 import yaml
 from websockets.sync.client import connect
 
-from pipeline.services.server.routes_page import POLICY
+from pipeline.services.server.routes.page import POLICY
 from pipeline.streams.broker import RunningBroker
 from tests.cluster.stage import (
     HERE,

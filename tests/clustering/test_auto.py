@@ -8,7 +8,7 @@ import pytest
 from pipeline.clustering.auto import MIN_MEMBERS, adapted
 from pipeline.clustering.kmeans import Fit, FitCancelledError, fit
 from pipeline.clustering.valleys import lots, p_value, two_means
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 KERNELS = CpuKernels(threads=1)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.clustering.auto import adapted
 from pipeline.clustering.births import MIN_WEIGHT, OutlierBuffer, births, is_far
 from pipeline.clustering.kmeans import fit
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 KERNELS = CpuKernels(threads=1)
 N_DIMS = 16

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.clustering.faiss_fit import fit_faiss
 from pipeline.clustering.kmeans import FewerPointsError, fit, inertia
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from tests import naive
 
 pytest.importorskip("faiss", reason="the extra search is not installed")

@@ -19,7 +19,7 @@ from pipeline.clustering.kmeans import (
 )
 from pipeline.clustering.seeding import n_distinct, seeds
 from pipeline.errors import ConfigError
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from tests import naive
 
 KERNELS = CpuKernels()
@@ -85,8 +85,8 @@ def test_no_pass_makes_it_worse(spherical):
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_threads(monkeypatch):
-    monkeypatch.setattr("pipeline.kernels.cpu.SERIAL_WORK", 0)
-    monkeypatch.setattr("pipeline.kernels.cpu.SERIAL_ROWS", 0)
+    monkeypatch.setattr("pipeline.kernels.cpu.twin.SERIAL_WORK", 0)
+    monkeypatch.setattr("pipeline.kernels.cpu.twin.SERIAL_ROWS", 0)
     points = blobs(n=700, spread=2.0)
 
     one, two, other = (

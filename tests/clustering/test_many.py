@@ -14,7 +14,7 @@ from pipeline.clustering import kmeans
 from pipeline.clustering.kmeans import fit
 from pipeline.clustering.many import assign_many, fit_many, problem_seeds
 from pipeline.kernels.contract import ManyKernels
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from tests import naive
 from tests.kernels import cases
 
@@ -174,7 +174,7 @@ def test_clusters_that_fall_empty_are_refilled_as_alone(monkeypatch, weight):
 
 
 def test_threads_and_the_place_in_the_batch_change_nothing(monkeypatch):
-    monkeypatch.setattr("pipeline.kernels.many.SERIAL_WORK", 0)
+    monkeypatch.setattr("pipeline.kernels.many.problems.SERIAL_WORK", 0)
     sizes = [40, 3, 0, 90, 17, 60]
     points, starts, seeds = batch(sizes), starts_of(sizes), np.arange(6)
     back = np.concatenate([points[a:b] for b, a in itertools.pairwise(starts[::-1])])
@@ -355,7 +355,7 @@ def test_arguments_may_be_read_only_and_are_not_modified():
 
 
 def test_two_callers_at_once_get_what_one_gets(monkeypatch):
-    monkeypatch.setattr("pipeline.kernels.many.SERIAL_WORK", 0)
+    monkeypatch.setattr("pipeline.kernels.many.problems.SERIAL_WORK", 0)
     sizes = [60] * 20
     points, starts = batch(sizes), starts_of(sizes)
     expected, found = bytes_of(fitted(points, starts, 5), starts), []

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.clustering import means
 from pipeline.clustering.means import Gatherer, Tally
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 KERNELS = CpuKernels()
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline.clustering import minibatch
 from pipeline.clustering.kmeans import FewerPointsError, FitCancelledError, fit
 from pipeline.clustering.minibatch import MiniBatch, fit_batches
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from tests import naive
 
 KERNELS = CpuKernels()
@@ -43,8 +43,8 @@ def test_a_centroid_is_the_mean_of_all_that_came_to_it():
 
 
 def test_the_same_batches_give_the_same_bytes_whatever_the_threads(monkeypatch):
-    monkeypatch.setattr("pipeline.kernels.cpu.SERIAL_WORK", 0)
-    monkeypatch.setattr("pipeline.kernels.cpu.SERIAL_ROWS", 0)
+    monkeypatch.setattr("pipeline.kernels.cpu.twin.SERIAL_WORK", 0)
+    monkeypatch.setattr("pipeline.kernels.cpu.twin.SERIAL_ROWS", 0)
     points = blobs()
     places = []
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.clustering import passes
 from pipeline.clustering.kmeans import fit
 from pipeline.clustering.passes import Passes
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from tests import naive
 
 KERNELS = CpuKernels()

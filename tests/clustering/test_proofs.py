@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.clustering.proofs import drifted, largest_other, proofs
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from tests import naive
 
 KERNELS = CpuKernels(threads=1)

@@ -17,7 +17,7 @@ from pipeline.clustering.recluster import (
     restated,
     split_cluster,
 )
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 KERNELS = CpuKernels(threads=1)
 SETTINGS = FitSettings(5, 0, 300, 256.0, spherical=False)

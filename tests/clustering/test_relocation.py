@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.clustering.kmeans import FewerPointsError, fit, inertia
 from pipeline.clustering.relocation import improved, resized
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 KERNELS = CpuKernels(threads=1)
 

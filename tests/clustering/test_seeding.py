@@ -18,7 +18,7 @@ from pipeline.clustering.seeding import (
     seed_of,
     total,
 )
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 KERNELS = CpuKernels()
 INITS = ("k-means++", "k-means||", "random")

@@ -18,7 +18,7 @@ from pipeline.clustering.silhouette import (
     silhouette_samples,
     simplified,
 )
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from tests import naive
 
 KERNELS = CpuKernels()

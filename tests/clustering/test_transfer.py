@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.clustering.fitting import FitSettings
 from pipeline.clustering.transfer import transferred
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 KERNELS = CpuKernels(threads=1)
 SETTINGS = FitSettings(

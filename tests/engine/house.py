@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.engine.cluster_engine import ClusterEngine, Restored
 from pipeline.engine.setting import EngineSettings
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.codec import encode_vector
 from pipeline.messages.model import N_QUANTILES, Manifest, Model, digest
 from pipeline.messages.policy import EmbeddingPolicy, EventPolicy, LimitPolicy

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import Reason, RecordError
-from pipeline.kernels.avx512 import Avx512Kernels
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.avx512.twin import Avx512Kernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.kernels.features import has_avx512_vnni
 from pipeline.messages.policy import JSON
 from tests.engine import house

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.cli.letters import letter_whole
+from pipeline.cli.dlq.letters import letter_whole
 from pipeline.errors import Reason, RecordError
 from pipeline.messages.dead_letters import PREFIX as TOLD
 from pipeline.messages.dead_letters import (

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.kernels.amx import AmxKernels
-from pipeline.kernels.avx512 import Avx512Kernels
+from pipeline.kernels.avx512.amx import AmxKernels
+from pipeline.kernels.avx512.twin import Avx512Kernels
 from pipeline.kernels.contract import Assignment
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.kernels.features import has_amx, has_avx512_bf16, has_avx512_vnni
 from pipeline.kernels.hybrid import Cost, Costs, HybridKernels
 from tests.kernels.cases import SIMULATED
@@ -28,7 +28,7 @@ def cuda_kernels():
     if not SIMULATED:
         pytest.importorskip("numba_cuda", reason="the extra gpu is not installed")
     try:
-        return import_module("pipeline.kernels.cuda").CudaKernels()
+        return import_module("pipeline.kernels.cuda.twin").CudaKernels()
     except ConfigError as error:
         pytest.skip(str(error))
 
@@ -36,7 +36,7 @@ def cuda_kernels():
 def tensor_kernels():
     """On a device, by tensor cores also for the few points of a case: they are repeated."""
     cuda_kernels()
-    twin = import_module("pipeline.kernels.cuda")
+    twin = import_module("pipeline.kernels.cuda.twin")
 
     class Repeats(twin.CudaKernels):
         def assign(self, model, points, **asked):

@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.kernels import approximate
 from pipeline.kernels.approximate import ApproximateModel, least_effort, library
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 KERNELS = CpuKernels()
 KINDS = pytest.mark.parametrize("kind", ["hnsw", "ivf"])

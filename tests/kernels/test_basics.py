@@ -13,7 +13,7 @@ from pipeline.kernels.nearby import squared_distances
 
 MODULE = """
 from typing import NamedTuple
-from pipeline.kernels.cpu_basics import compiler
+from pipeline.kernels.basics import compiler
 
 class {name}(NamedTuple):
     x: int

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels.contract import Sums
-from pipeline.kernels.cpu import CpuKernels
-from pipeline.kernels.cpu_search import Float32Search
+from pipeline.kernels.cpu.search import Float32Search
+from pipeline.kernels.cpu.twin import CpuKernels
 from tests import naive
 from tests.kernels.cases import (
     CASES,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.kernels.contract import Sums
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.kernels.hybrid import (
     CALLS,
     SHAPES,

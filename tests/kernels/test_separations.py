@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels.contract import Separation
-from pipeline.kernels.cpu import CpuKernels
-from pipeline.kernels.cpu_separations import blocks_of
+from pipeline.kernels.cpu.separations import blocks_of
+from pipeline.kernels.cpu.twin import CpuKernels
 from tests.kernels.cases import SIMULATED, normal
 
 MANY = 1 if SIMULATED else 20  # the simulator is slow, so cases are smaller there

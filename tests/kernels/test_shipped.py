@@ -12,13 +12,13 @@ import pytest
 CALL = """
 import sys
 from pathlib import Path
-from pipeline.kernels import cpu_deciding, shipped
+from pipeline.kernels import deciding, shipped
 from pipeline.kernels.compiling import tell_of_compiling
 
 tell_of_compiling(lambda words: print("compiles"))
 shipped.offer(Path(sys.argv[1]))
 shipped.offer(Path(sys.argv[1]))  # nothing is done twice
-print(cpu_deciding.round_down(1.0) < 1.0)
+print(deciding.round_down(1.0) < 1.0)
 """
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.kernels.contract import MAX_WEIGHT, Sums
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from tests import naive
 from tests.kernels.cases import normal
 from tests.kernels.test_contract import IN_PROCESS, MAX_COMPONENT, empty, inserted, totals

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._inprocess import InProcess
-from pipeline.cli.debian import Change, Packages, load
-from pipeline.cli.portrait import portraits
+from pipeline.cli.demo.debian import Change, Packages, load
+from pipeline.cli.demo.portrait import portraits
 from pipeline.clustering.centroids import CentroidPolicy
 from pipeline.clustering.drift.policy import DriftPolicy
 from pipeline.clustering.kmeans import ClusteringPolicy
 from pipeline.clustering.schedule import ReclusterPolicy
 from pipeline.config import Config, ServerPolicy
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.commands import Command, CommandType, encode_command
 from pipeline.messages.policy import EmbeddingPolicy
 from pipeline.services.server.listening import Listening

@@ -13,11 +13,11 @@ import structlog
 from pipeline.batching import BatchPolicy
 from pipeline.config import Config
 from pipeline.errors import ConfigError, TopicError
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.kernels.devices import DeviceMemory, device_memory
 from pipeline.kernels.hybrid import HybridKernels
 from pipeline.services.launch import starting, telling
-from pipeline.services.reclusterer_reports import ReclustererReports
+from pipeline.services.reclusterer.reports import ReclustererReports
 from pipeline.telemetry.logs import get_logger
 from pipeline.telemetry.policy import TelemetryPolicy
 

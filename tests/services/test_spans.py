@@ -16,7 +16,7 @@ from pipeline.config import Config, ServerPolicy
 from pipeline.errors import ConfigError
 from pipeline.messages.codec import encode_vector
 from pipeline.services.launch import rejecting, traced
-from pipeline.services.reclusterer_reports import ReclustererReports
+from pipeline.services.reclusterer.reports import ReclustererReports
 from pipeline.services.server.request_spans import RequestSpans
 from pipeline.services.spans import BatchTraces, Phases
 from pipeline.streams.memory import Fault
@@ -25,8 +25,8 @@ from pipeline.telemetry.logs import configure, get_logger
 from pipeline.telemetry.metrics import Metrics
 from pipeline.telemetry.policy import TelemetryPolicy, TracingPolicy
 from tests.schemas import validate_record
+from tests.services.assigner.test_assigner import at_rest
 from tests.services.server.conftest import Site, world_of_corners
-from tests.services.test_assigner import at_rest
 from tests.simulation.world import World
 from tests.telemetry.collector import collecting, tracing_to
 

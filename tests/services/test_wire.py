@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import TopicError
-from tests.services.test_assigner import at_rest
+from tests.services.assigner.test_assigner import at_rest
 
 NEWER = rb'{"wire":2}'
 SENTENCE = r"t\.cluster-model is of wire 2, and this Eddy reads 1: a newer Eddy wrote it; update"

@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.errors import AbortedError
 from pipeline.messages.records import Outgoing
-from pipeline.services.assigner import Assigner
-from pipeline.services.pace import SlicePace
+from pipeline.services.assigner.pace import SlicePace
+from pipeline.services.assigner.process import Assigner
 from pipeline.streams.memory import Stage
 from tests.simulation.judge import judge
 from tests.simulation.seeds import seeds

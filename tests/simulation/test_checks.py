@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.kernels.cpu import CpuKernels
-from pipeline.services.checks import Checks
+from pipeline.kernels.cpu.twin import CpuKernels
+from pipeline.services.assigner.checks import Checks
 from tests.simulation.test_simulation import play
 from tests.simulation.world import World
 

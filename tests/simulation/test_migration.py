@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.messages.policy import NextEmbedding
-from pipeline.services.assigner import Assigner
+from pipeline.services.assigner.process import Assigner
 from tests.simulation.migration import MigrationWorld, judge, judge_unread, verify
 from tests.simulation.seeds import seeds
 from tests.simulation.sleep import SleepyWorld

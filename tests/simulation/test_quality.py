@@ -16,7 +16,7 @@ from benchmarks._debian import read, thinned
 from benchmarks._gap import kept
 from benchmarks._peers import Peers
 from benchmarks._plays import Plan, played
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 
 N_CLUSTERS = 20
 FIRST_ITEMS = 500

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.services.assigner import Assigner
+from pipeline.services.assigner.process import Assigner
 from pipeline.streams.memory import Fault
 from tests.simulation.judge import judge
 from tests.simulation.seeds import seeds

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks._inprocess import Inline
 from pipeline.messages.codec import decode_assignment
-from pipeline.services.pace import SlicePace
-from pipeline.services.snapshots import Snapshots
+from pipeline.services.assigner.pace import SlicePace
+from pipeline.services.assigner.snapshots import Snapshots
 from pipeline.state.policy import StatePolicy
 from pipeline.state.snapshot import open_snapshot
 from tests.simulation.judge import stored, vector_of

@@ -18,14 +18,14 @@ from pipeline.clustering.schedule import ReclusterPolicy
 from pipeline.engine.cluster_engine import ClusterEngine
 from pipeline.engine.setting import EngineSettings
 from pipeline.errors import FatalError, TransientError
-from pipeline.kernels.cpu import CpuKernels
+from pipeline.kernels.cpu.twin import CpuKernels
 from pipeline.messages.codec import encode_vector
 from pipeline.messages.policy import EmbeddingPolicy, EventPolicy, LimitPolicy
-from pipeline.services.assigner import Assigner
-from pipeline.services.pace import SlicePace
-from pipeline.services.reclusterer import Reclusterer, ReclustererSettings
-from pipeline.services.reclusterer_reports import ReclustererReports
-from pipeline.services.reports import AssignerReports
+from pipeline.services.assigner.pace import SlicePace
+from pipeline.services.assigner.process import Assigner
+from pipeline.services.assigner.reports import AssignerReports
+from pipeline.services.reclusterer.process import Reclusterer, ReclustererSettings
+from pipeline.services.reclusterer.reports import ReclustererReports
 from pipeline.streams.contract import GroupMember
 from pipeline.streams.memory import Fault, MemoryBroker
 from pipeline.streams.topics import TopicPolicy, expected_topics, keeps_vectors

@@ -71,7 +71,7 @@ def calls(path):
 
 
 def test_services_log_only_what_is_in_the_catalogue():
-    for path in sorted((PACKAGE / "services").glob("*.py")):
+    for path in sorted((PACKAGE / "services").rglob("*.py")):
         for name, level, fields, where in calls(path):
             if name is None:
                 continue  # made of parts: strict mode looks at it when it runs
@@ -122,7 +122,7 @@ def test_an_event_that_is_promised_is_in_the_catalogue_and_somebody_writes_it(na
 
     assert set(FIELDS[name].split()) <= set(event.fields)
     stem = re.sub("_(assigned|revoked|lost|raised|cleared)$", "_", name)  # f"partitions_{kind}"
-    written = "".join(p.read_text(encoding="utf-8") for p in (PACKAGE / "services").glob("*.py"))
+    written = "".join(p.read_text(encoding="utf-8") for p in (PACKAGE / "services").rglob("*.py"))
     assert f'"{name}"' in written or f'f"{stem}{{' in written
 
 

@@ -11,22 +11,11 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from pipeline.errors import TransientError
-from pipeline.services.server import (
-    routes_clusters,
-    routes_commands,
-    routes_frames,
-    routes_items,
-    routes_login,
-    routes_model,
-    routes_page,
-    routes_streams,
-    routes_time,
-    routes_vectors,
-)
 from pipeline.services.server.access import Doorkeeper
-from pipeline.services.server.asking import PROBLEMS, read_your_writes
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.gate import PREFIX, refusal
+from pipeline.services.server.live import routes as live_routes
+from pipeline.services.server.live.streams import Streams
 from pipeline.services.server.pages import Cursors
 from pipeline.services.server.problems import (
     CONTENT_TYPE,
@@ -35,7 +24,18 @@ from pipeline.services.server.problems import (
     Fault,
     ProblemError,
 )
-from pipeline.services.server.streams import Streams
+from pipeline.services.server.routes import (
+    clusters,
+    commands,
+    frames,
+    items,
+    login,
+    model,
+    page,
+    time,
+    vectors,
+)
+from pipeline.services.server.routes.asking import PROBLEMS, read_your_writes
 from pipeline.telemetry.health import Health
 from pipeline.telemetry.logs import get_logger
 
@@ -60,18 +60,18 @@ def make_api(
     )
     api = APIRouter(prefix=PREFIX, responses=PROBLEMS, dependencies=[read_your_writes(desk)])
     # before /clusters/{cluster_id}: merge is no cluster
-    api.include_router(routes_commands.router(desk, cursors))
-    api.include_router(routes_clusters.router(desk, cursors))
-    api.include_router(routes_items.router(desk, cursors))
-    api.include_router(routes_vectors.router(desk))
-    api.include_router(routes_time.router(desk, cursors))
-    api.include_router(routes_model.router(desk))
-    api.include_router(routes_frames.router(desk))
-    api.include_router(routes_login.session_router(desk.policy.auth))
+    api.include_router(commands.router(desk, cursors))
+    api.include_router(clusters.router(desk, cursors))
+    api.include_router(items.router(desk, cursors))
+    api.include_router(vectors.router(desk))
+    api.include_router(time.router(desk, cursors))
+    api.include_router(model.router(desk))
+    api.include_router(frames.router(desk))
+    api.include_router(login.session_router(desk.policy.auth))
     app.include_router(api)
-    app.include_router(routes_streams.router(streams), prefix=PREFIX)
-    app.include_router(routes_login.router(doorkeeper))
-    app.include_router(routes_page.router())
+    app.include_router(live_routes.router(streams), prefix=PREFIX)
+    app.include_router(login.router(doorkeeper))
+    app.include_router(page.router())
     _add_documents(app, health)
     app.add_exception_handler(ProblemError, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)

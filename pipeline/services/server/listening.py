@@ -20,8 +20,8 @@ from websockets.protocol import State
 from pipeline.config import ServerPolicy
 from pipeline.errors import ConfigError
 from pipeline.services.server.descriptors import raised_limit
+from pipeline.services.server.live.clients import MAX_MESSAGE_BYTES, Direct
 from pipeline.services.server.reports import ServerReports
-from pipeline.services.server.stream_clients import MAX_MESSAGE_BYTES, Direct
 
 BEAT_S: Final = 1.0
 MAX_CONNECTIONS: Final = 2000

@@ -22,17 +22,17 @@ from pipeline.services.server.app import make_api, program_version
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.following import SLICE_RECORDS, Follower, Listener
 from pipeline.services.server.gate import Gate
+from pipeline.services.server.live.reports import StreamReports
+from pipeline.services.server.live.ring import CHANGES, DRIFT, LIFECYCLE
+from pipeline.services.server.live.streams import Streams
+from pipeline.services.server.live.tokens import topics_digest
 from pipeline.services.server.map_frames import MapFrames
 from pipeline.services.server.pages import Cursors
 from pipeline.services.server.positions import Positions
 from pipeline.services.server.rates import Rates
 from pipeline.services.server.reports import ServerReports
 from pipeline.services.server.request_spans import RequestSpans
-from pipeline.services.server.routes_frames import take_frame
-from pipeline.services.server.stream_reports import StreamReports
-from pipeline.services.server.stream_ring import CHANGES, DRIFT, LIFECYCLE
-from pipeline.services.server.stream_tokens import topics_digest
-from pipeline.services.server.streams import Streams
+from pipeline.services.server.routes.frames import take_frame
 from pipeline.services.server.view_snapshots import ViewSnapshots
 from pipeline.state.view import News, View
 from pipeline.streams.contract import Broker

@@ -10,10 +10,10 @@ import pytest
 from pipeline.messages.codec import decode_change
 from pipeline.messages.events import Cause, Drift
 from pipeline.services.server import map_frames
+from pipeline.services.server.live.rows import sample
 from pipeline.services.server.map_frames import MapFrames, frame_of, shown
 from pipeline.services.server.rates import Rates
-from pipeline.services.server.routes_frames import take_frame
-from pipeline.services.server.stream_rows import sample
+from pipeline.services.server.routes.frames import take_frame
 from pipeline.state.view import News
 from tests.services.server.test_problems import problem
 from tests.simulation.test_commands import CORNERS, asked, corner_of, put

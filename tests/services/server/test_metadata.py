@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.config import ServerPolicy
 from pipeline.messages.codec import encode_vector
+from pipeline.services.server.live.news import events_of
+from pipeline.services.server.live.wanted import wanted_of_message
 from pipeline.services.server.problems import ProblemError
-from pipeline.services.server.stream_news import events_of
-from pipeline.services.server.stream_wanted import wanted_of_message
 from tests.services.server.conftest import Site, world_of_corners
 from tests.simulation.test_commands import CORNERS, put
 

@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from hatchling.builders.wheel import WheelBuilder
 from starlette.testclient import TestClient
 
-from pipeline.services.server import routes_page
 from pipeline.services.server.problems import ProblemError, problem_response
+from pipeline.services.server.routes import page as page_route
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def folder(tmp_path):
 @pytest.fixture
 def page(folder):
     app = FastAPI()
-    app.include_router(routes_page.router(folder))
+    app.include_router(page_route.router(folder))
     app.add_exception_handler(
         ProblemError, lambda request, error: problem_response(error, instance="", request_id="")
     )
@@ -84,17 +84,17 @@ def test_a_file_that_the_browser_has_is_not_sent_again_until_it_changes(page, fo
 def test_all_of_the_page_is_in_the_wheel_and_is_shown():
     packed = {
         one.distribution_path
-        for one in WheelBuilder(str(routes_page.WEB.parents[1])).recurse_included_files()
+        for one in WheelBuilder(str(page_route.WEB.parents[1])).recurse_included_files()
     }
     app = FastAPI()
-    app.include_router(routes_page.router())
+    app.include_router(page_route.router())
     page = TestClient(app)
 
-    files = [path for path in routes_page.WEB.rglob("*") if path.is_file()]
+    files = [path for path in page_route.WEB.rglob("*") if path.is_file()]
 
-    assert any(path.name == routes_page.INDEX for path in files)
+    assert any(path.name == page_route.INDEX for path in files)
     for path in files:
-        name = path.relative_to(routes_page.WEB).as_posix()
+        name = path.relative_to(page_route.WEB).as_posix()
         assert f"pipeline/web/{name}" in packed
         answer = page.get(f"/web/{name}")
         assert (answer.status_code, answer.content) == (200, path.read_bytes())

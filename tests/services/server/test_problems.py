@@ -184,7 +184,7 @@ def test_another_content_has_another_etag(make_site):
 
 def test_a_record_that_does_not_show_yet_is_waited_for(make_site, monkeypatch):
     site = make_site()
-    monkeypatch.setattr("pipeline.services.server.asking.BEHIND_S", 0.01)
+    monkeypatch.setattr("pipeline.services.server.routes.asking.BEHIND_S", 0.01)
     next_offset = site.ok("/stats")["partitions"][0]["next_offset"]
 
     answer = site.get("/items/item-0", min_offset=f"0:{next_offset}")

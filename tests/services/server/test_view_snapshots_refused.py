@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.messages.policy import EmbeddingPolicy
 from pipeline.services.server import view_snapshots
-from pipeline.services.server.routes_frames import take_frame
-from pipeline.services.server.stream_ring import CHANGES
+from pipeline.services.server.live.ring import CHANGES
+from pipeline.services.server.routes.frames import take_frame
 from pipeline.state import view_snapshot_file
 from pipeline.streams.topics import expected_topics
 from tests.services.server.places import (

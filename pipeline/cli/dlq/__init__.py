@@ -1,0 +1,1 @@
+"""`eddy dlq`: dead letters listed, shown, sent again."""

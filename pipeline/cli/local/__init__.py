@@ -1,0 +1,1 @@
+"""Everything on this machine: `eddy up`, `eddy broker`."""

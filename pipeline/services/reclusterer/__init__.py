@@ -1,0 +1,1 @@
+"""A sample and statistics in, epochs and revisions out; one is active."""

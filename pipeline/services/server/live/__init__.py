@@ -1,0 +1,1 @@
+"""Live streams: events and frames to everybody who listens."""

@@ -1,0 +1,1 @@
+"""What may be asked, a file for each kind of question."""
