@@ -41,8 +41,8 @@ from pipeline.services.allocator import collect_seldom
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.indexing import Indexing
 from pipeline.services.server.listening import Listening
-from pipeline.state.neighbour_graph import N_NEAREST, sampled
-from pipeline.state.neighbours import Neighbour, Proposer, nearest
+from pipeline.state.view.neighbour_graph import N_NEAREST, sampled
+from pipeline.state.view.neighbours import Neighbour, Proposer, nearest
 
 TARGETS_MS: Final = {10_000: 1.0, 50_000: 1.5, 1_000_000: 5.0}
 """Of the p50 of a similarity search, by the number of items."""

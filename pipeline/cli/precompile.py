@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pipeline.kernels.choose import make_kernels
 from pipeline.kernels.contract import DevicePolicy
-from pipeline.state import ids, neighbours
+from pipeline.state import ids
+from pipeline.state.view import neighbours
 
 if __name__ == "__main__":
     make_kernels(DevicePolicy(kind="cpu"))  # the twins warm themselves up

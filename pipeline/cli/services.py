@@ -17,7 +17,8 @@ from pipeline.errors import UsageError
 from pipeline.kernels.contract import Kernels
 from pipeline.services import launch
 from pipeline.services.allocator import bound_what_is_kept
-from pipeline.state import ids, neighbours
+from pipeline.state import ids
+from pipeline.state.view import neighbours
 from pipeline.streams.contract import Broker
 from pipeline.telemetry.health import Health
 from pipeline.telemetry.logs import get_logger

@@ -27,7 +27,7 @@ from pipeline.services.server.desk import Desk
 from pipeline.services.server.live import streams
 from pipeline.services.server.live.hub import Hub
 from pipeline.services.server.live.ring import LIFECYCLE
-from pipeline.state.view import View
+from pipeline.state.view.fold import View
 from pipeline.streams.kafka import stream, transactions
 
 FOLDER = Path(os.environ["CHAOS_FOLDER"])

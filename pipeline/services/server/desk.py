@@ -20,9 +20,9 @@ from pipeline.messages.policy import EmbeddingPolicy, LimitPolicy
 from pipeline.messages.records import Outgoing
 from pipeline.services.server.map_frames import MapFrames
 from pipeline.services.server.rates import Rates
-from pipeline.state.neighbour_graph import Graph
-from pipeline.state.neighbours import ExactSearch, Proposer
-from pipeline.state.view import View
+from pipeline.state.view.fold import View
+from pipeline.state.view.neighbour_graph import Graph
+from pipeline.state.view.neighbours import ExactSearch, Proposer
 from pipeline.streams.topics import TopicPolicy
 
 EXEMPLARS_S = 5.0
@@ -176,7 +176,7 @@ class Desk:
         return self._shifts[1]
 
     def drifts(self) -> Mapping[str, float]:
-        """`pipeline.state.view_events.DriftBoard.ratios`, rounded; with the lock held."""
+        """`pipeline.state.view.events.DriftBoard.ratios`, rounded; with the lock held."""
         board = self.view.drift
         if self._drifts[0] != board.mark:
             found = {cluster: round(ratio, 4) for cluster, ratio in board.ratios().items()}

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from pipeline.errors import TransientError
-from pipeline.state.view import View
+from pipeline.state.view.fold import View
 from pipeline.streams.contract import Broker
 
 ASK_INTERVAL_S = 1.0

@@ -18,7 +18,7 @@ from pipeline.messages.records import Record
 from pipeline.services.server.desk import Desk
 from pipeline.services.server.fences import Fences
 from pipeline.services.server.vectors import VectorFollower, VectorMarks
-from pipeline.state.view import News
+from pipeline.state.view.fold import News
 from pipeline.streams.contract import Broker, Reader
 
 SLICE_RECORDS = 2000

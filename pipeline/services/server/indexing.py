@@ -20,8 +20,8 @@ from pipeline.errors import ConfigError
 from pipeline.kernels.approximate import library
 from pipeline.kernels.graph import NeighbourGraph
 from pipeline.services.server.desk import Desk
-from pipeline.state.neighbour_graph import N_NEAREST, Graph, Sample, draw, sampled, tuned
-from pipeline.state.neighbours import ExactSearch, nearest
+from pipeline.state.view.neighbour_graph import N_NEAREST, Graph, Sample, draw, sampled, tuned
+from pipeline.state.view.neighbours import ExactSearch, nearest
 from pipeline.telemetry.logs import get_logger
 
 MIN_RECALL: Final = 0.99

@@ -34,7 +34,7 @@ from pipeline.services.server.reports import ServerReports
 from pipeline.services.server.request_spans import RequestSpans
 from pipeline.services.server.routes.frames import take_frame
 from pipeline.services.server.view_snapshots import ViewSnapshots
-from pipeline.state.view import News, View
+from pipeline.state.view.fold import News, View
 from pipeline.streams.contract import Broker
 
 

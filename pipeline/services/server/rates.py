@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.messages.events import Cause
-from pipeline.state.view import News
+from pipeline.state.view.fold import News
 
 N_KEPT: Final = 1024
 RATE_S: Final = 10

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from pipeline.messages.codec import json_bytes, timestamp
 from pipeline.services.server.problems import faulty
-from pipeline.state.view import View
+from pipeline.state.view.fold import View
 
 _ESCAPE: Final = "~b64:"
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), dict})

@@ -18,8 +18,8 @@ from pipeline.messages.codec import decode, decode_vectors, record_metadata
 from pipeline.messages.embedding import successor_item, without_next
 from pipeline.messages.records import Record
 from pipeline.services.server.desk import Desk
-from pipeline.state.neighbours import ExactSearch
-from pipeline.state.view_items import NO_VECTOR
+from pipeline.state.view.items import NO_VECTOR
+from pipeline.state.view.neighbours import ExactSearch
 from pipeline.streams.contract import Broker
 from pipeline.telemetry.logs import get_logger
 

@@ -38,8 +38,8 @@ from pipeline.services.server.map_frames import MapFrames
 from pipeline.services.server.reports import ServerReports
 from pipeline.services.server.vectors import VectorMarks
 from pipeline.state.snapshot_bytes import SnapshotError
-from pipeline.state.view import View
-from pipeline.state.view_snapshot_file import ViewFile, ViewWriter, open_view
+from pipeline.state.view.fold import View
+from pipeline.state.view.snapshot_file import ViewFile, ViewWriter, open_view
 from pipeline.streams.contract import Broker
 
 SLICE_BYTES: Final = 4 * 2**20

@@ -14,7 +14,7 @@ from pipeline.services.server.live.rows import sample
 from pipeline.services.server.map_frames import MapFrames, frame_of, shown
 from pipeline.services.server.rates import Rates
 from pipeline.services.server.routes.frames import take_frame
-from pipeline.state.view import News
+from pipeline.state.view.fold import News
 from tests.services.server.test_problems import problem
 from tests.simulation.test_commands import CORNERS, asked, corner_of, put
 

@@ -11,7 +11,7 @@ from pipeline.messages.policy import EmbeddingPolicy
 from pipeline.services.server import view_snapshots
 from pipeline.services.server.live.ring import CHANGES
 from pipeline.services.server.routes.frames import take_frame
-from pipeline.state import view_snapshot_file
+from pipeline.state.view import snapshot_file
 from pipeline.streams.topics import expected_topics
 from tests.services.server.places import (
     Place,
@@ -61,7 +61,7 @@ def test_one_of_another_format_or_configuration_or_time_is_refused(world, tmp_pa
 
     assert not is_refused()  # negative control
     with monkeypatch.context() as patch:
-        patch.setattr(view_snapshot_file, "VERSION", 2)
+        patch.setattr(snapshot_file, "VERSION", 2)
         assert is_refused()
     config = snapshots._config
     others = {

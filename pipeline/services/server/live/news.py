@@ -8,7 +8,7 @@ from pipeline.messages.codec import json_bytes, json_value
 from pipeline.messages.envelope import opened
 from pipeline.messages.records import Record
 from pipeline.services.server.live.ring import CHANGES, DRIFT, LIFECYCLE, Told
-from pipeline.state.view import News
+from pipeline.state.view.fold import News
 
 
 def events_of(news: News) -> Sequence[Told]:

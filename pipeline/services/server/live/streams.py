@@ -52,7 +52,7 @@ from pipeline.services.server.live.state import Board, Frame, Sent
 from pipeline.services.server.live.tokens import read_token
 from pipeline.services.server.live.wanted import Wanted
 from pipeline.services.server.problems import ProblemError
-from pipeline.state.view import News
+from pipeline.state.view.fold import News
 
 SAMPLE_S: Final = 0.1
 SAMPLE_SHARE: Final = 20

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pipeline.messages.events import ChangeType, LifecycleType
 from pipeline.services.server.live.ring import CHANGES, DRIFT, EVENT_CHANNELS, Told
 from pipeline.services.server.problems import faulty
-from pipeline.state.view_metadata import is_value
+from pipeline.state.view.metadata import is_value
 
 CLUSTERS: Final = "clusters"
 STATS: Final = "stats"

@@ -19,10 +19,10 @@ from pipeline.services.server.pages import DEFAULT_LIMIT, MAX_CURSOR, MAX_LIMIT
 from pipeline.services.server.problems import Problem, ProblemError, faulty
 from pipeline.services.server.shapes import Change, Signal, Version
 from pipeline.services.server.shapes_whole import LifecycleRow
-from pipeline.state.view import View
-from pipeline.state.view_changes import KeptChange
-from pipeline.state.view_items import Place
-from pipeline.state.view_metadata import Conditions
+from pipeline.state.view.changes import KeptChange
+from pipeline.state.view.fold import View
+from pipeline.state.view.items import Place
+from pipeline.state.view.metadata import Conditions
 
 BEHIND_S: Final = 2.0
 MAX_CLUSTER_ID: Final = 64

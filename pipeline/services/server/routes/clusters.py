@@ -37,7 +37,7 @@ from pipeline.services.server.shapes import (
     NearCluster,
     NearClusters,
 )
-from pipeline.state.view import View
+from pipeline.state.view.fold import View
 
 ClusterId = Annotated[str, Path(min_length=1, max_length=MAX_CLUSTER_ID)]
 Sort = Literal["size", "growth", "drift", "born_at"]

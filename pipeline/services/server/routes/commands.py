@@ -33,7 +33,7 @@ from pipeline.services.server.routes.asking import (
 )
 from pipeline.services.server.routes.clusters import ClusterId
 from pipeline.services.server.shapes_whole import JobPage, JobReply
-from pipeline.state.view_events import Asked
+from pipeline.state.view.events import Asked
 
 MAX_TEXT: Final = 500
 MAX_WAIT_S: Final = 30

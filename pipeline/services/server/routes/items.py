@@ -26,8 +26,8 @@ from pipeline.services.server.routes.asking import (
     text_of,
 )
 from pipeline.services.server.shapes import ChangePage, ItemReply, Version
-from pipeline.state.view import View
-from pipeline.state.view_changes import ChangeKey, KeptChange
+from pipeline.state.view.changes import ChangeKey, KeptChange
+from pipeline.state.view.fold import View
 
 N_CHANGES = 10
 """Of an item, beside it."""

@@ -19,7 +19,7 @@ from pipeline.services.server.shapes_whole import (
     PartitionRow,
     StatsReply,
 )
-from pipeline.state.view import View
+from pipeline.state.view.fold import View
 
 RATE_S = 300
 

@@ -39,8 +39,8 @@ from pipeline.services.server.shapes_whole import (
     Trend,
     Trends,
 )
-from pipeline.state.view import View
-from pipeline.state.view_series import HOUR_MS, surprise
+from pipeline.state.view.fold import View
+from pipeline.state.view.series import HOUR_MS, surprise
 
 N_FLOWS = 200
 N_EVENTS = 500

@@ -31,9 +31,9 @@ from pipeline.services.server.routes.asking import (
 )
 from pipeline.services.server.routes.items import ItemId
 from pipeline.services.server.shapes import AssignReply, NearItem, NearItems, Version
-from pipeline.state.neighbours import ExactSearch, Neighbour, Proposer, nearest
-from pipeline.state.view import View
-from pipeline.state.view_metadata import Conditions
+from pipeline.state.view.fold import View
+from pipeline.state.view.metadata import Conditions
+from pipeline.state.view.neighbours import ExactSearch, Neighbour, Proposer, nearest
 
 _UP, _TINY = 1.0 + 2.0**-40, 2.0**-40
 SEARCH_WAIT_S = 2.0

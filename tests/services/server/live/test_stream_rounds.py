@@ -19,7 +19,7 @@ from pipeline.services.server.live.reports import StreamReports
 from pipeline.services.server.live.rounds import AT_ONCE, Rounds
 from pipeline.services.server.live.streams import Streams
 from pipeline.services.server.live.wanted import Wanted
-from pipeline.state.view import News
+from pipeline.state.view.fold import News
 from pipeline.telemetry.logs import get_logger
 from pipeline.telemetry.metrics import Metrics
 from tests.services.server.live.test_streams import CHANGE

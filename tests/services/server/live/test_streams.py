@@ -17,7 +17,7 @@ from pipeline.messages.codec import decode_change
 from pipeline.messages.records import Record
 from pipeline.services.server.listening import Listening
 from pipeline.services.server.live import clients, routes, streams
-from pipeline.state.view import News
+from pipeline.state.view.fold import News
 from tests.services.server.conftest import READER, Site
 from tests.simulation.test_commands import CORNERS, put
 

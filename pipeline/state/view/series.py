@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.state.view_items import ClusterNames
+from pipeline.state.view.items import ClusterNames
 
 MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 3_600_000

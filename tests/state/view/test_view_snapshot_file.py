@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.state.snapshot_bytes import SnapshotError
-from pipeline.state.view_snapshot_file import ViewWriter, open_view
+from pipeline.state.view.snapshot_file import ViewWriter, open_view
 
 PARTS = [
     ("numbers", np.arange(12, dtype=np.int32).reshape(3, 4)),

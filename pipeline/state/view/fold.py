@@ -19,10 +19,10 @@ from pipeline.messages.codec import decode_change, decode_head
 from pipeline.messages.events import Cause, ClusterChange, Drift, Head, Lifecycle
 from pipeline.messages.model import Model, ModelFold
 from pipeline.messages.records import Record
-from pipeline.state.view_changes import RING_EVENTS, ChangeLog
-from pipeline.state.view_events import CommandLog, DriftBoard, LifecycleLog
-from pipeline.state.view_items import NOWHERE, ClusterNames, Items
-from pipeline.state.view_series import Series
+from pipeline.state.view.changes import RING_EVENTS, ChangeLog
+from pipeline.state.view.events import CommandLog, DriftBoard, LifecycleLog
+from pipeline.state.view.items import NOWHERE, ClusterNames, Items
+from pipeline.state.view.series import Series
 
 N_DELAYS = 1024
 

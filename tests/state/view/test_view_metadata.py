@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.state.view_metadata import MAX_KEYS, VALUE_BYTES, MetadataTable, is_value
+from pipeline.state.view.metadata import MAX_KEYS, VALUE_BYTES, MetadataTable, is_value
 
 values = st.one_of(
     st.sampled_from(["a", "b", "1", "true"]), st.booleans(), st.sampled_from([1, 2, 1.0, 2.5])

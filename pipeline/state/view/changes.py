@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.messages.codec import decode_change
 from pipeline.messages.events import ClusterChange
 from pipeline.messages.records import Record
-from pipeline.state.view_items import NOWHERE, ClusterNames
+from pipeline.state.view.items import NOWHERE, ClusterNames
 
 RING_EVENTS = 65_536
 """Of all partitions together."""

@@ -10,10 +10,10 @@ import pytest
 from pipeline.kernels.graph import NeighbourGraph
 from pipeline.messages.codec import encode_assignment
 from pipeline.messages.records import Record
-from pipeline.state import neighbour_graph
-from pipeline.state.neighbour_graph import EFFORTS, Graph, draw, sampled, tuned
-from pipeline.state.neighbours import ExactSearch, nearest
-from pipeline.state.view_items import ClusterNames, Items
+from pipeline.state.view import neighbour_graph
+from pipeline.state.view.items import ClusterNames, Items
+from pipeline.state.view.neighbour_graph import EFFORTS, Graph, draw, sampled, tuned
+from pipeline.state.view.neighbours import ExactSearch, nearest
 
 N_DIMS = 16
 

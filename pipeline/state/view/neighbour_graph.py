@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.kernels.graph import NeighbourGraph
-from pipeline.state.neighbours import TO_SPARE, ExactSearch, Proposed, Proposer, measured
-from pipeline.state.view_items import Items
+from pipeline.state.view.items import Items
+from pipeline.state.view.neighbours import TO_SPARE, ExactSearch, Proposed, Proposer, measured
 
 N_NEAREST: Final = 10
 """Of how many the recall is told."""

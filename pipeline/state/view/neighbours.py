@@ -3,7 +3,8 @@
 Who proposes may do so while the view goes on: from what stood there a moment ago. What is proposed
 is measured by the canonical float64 distance while nobody changes anything, and ties go to the
 smaller id. So a distance that is told is exact, whoever proposed the row; and the proposals of
-`ExactSearch` hold all of the nearest. `pipeline.state.neighbour_graph` has those that hold most.
+`ExactSearch` hold all of the nearest. `pipeline.state.view.neighbour_graph` has those that hold
+most.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.kernels.nearby import squared_distances
-from pipeline.state.view_items import Items
+from pipeline.state.view.items import Items
 
 BLOCK_ROWS = 65_536
 """Rows of one product: the squared distances of a block stay in the cache."""

@@ -13,12 +13,12 @@ from pipeline.messages.codec import encode_assignment, encode_change, encode_lif
 from pipeline.messages.events import Cause, ChangeType, ClusterChange, Lifecycle, LifecycleType
 from pipeline.messages.policy import EventPolicy
 from pipeline.messages.records import Record
-from pipeline.state.neighbours import ExactSearch, nearest
-from pipeline.state.view import View
-from pipeline.state.view_changes import ChangeKey, ChangeLog
-from pipeline.state.view_events import LifecycleLog
-from pipeline.state.view_items import ClusterNames, Items
-from pipeline.state.view_series import HOUR_MS, MINUTE_MS, N_MINUTES, Series, surprise
+from pipeline.state.view.changes import ChangeKey, ChangeLog
+from pipeline.state.view.events import LifecycleLog
+from pipeline.state.view.fold import View
+from pipeline.state.view.items import ClusterNames, Items
+from pipeline.state.view.neighbours import ExactSearch, nearest
+from pipeline.state.view.series import HOUR_MS, MINUTE_MS, N_MINUTES, Series, surprise
 
 ITEMS = [b"item-%d" % n for n in range(8)]
 CLUSTERS = ["c1", "c2", "c3"]

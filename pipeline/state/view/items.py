@@ -1,7 +1,7 @@
 """Which item is where, as the server knows it: folded from the assignments, found by id or cluster.
 
 Beside the index of ids an item takes 36 bytes of columns, with vectors four bytes a dimension, and
-what its metadata takes (`pipeline.state.view_metadata`).
+what its metadata takes (`pipeline.state.view.metadata`).
 There is no list of members: those of a cluster are found by one pass over the column of
 clusters, which for a million items takes a third of a millisecond and nothing to keep in order.
 """
@@ -18,7 +18,7 @@ from pipeline.errors import RecordError
 from pipeline.messages.codec import AssignmentRow, decode_assignment
 from pipeline.messages.records import Record
 from pipeline.state.rows import PackedKeys, Rows
-from pipeline.state.view_metadata import Conditions, MetadataTable
+from pipeline.state.view.metadata import Conditions, MetadataTable
 
 NOWHERE = 0
 """The number of no cluster: of a row that is free."""
