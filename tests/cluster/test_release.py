@@ -235,7 +235,7 @@ def test_the_page_comes_where_the_notes_say_and_takes_a_token(story):
         answer, page = browse(port, "/")
         assert (answer.status, answer.headers["content-security-policy"]) == (200, POLICY)
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
-        named = set(re.findall(r'(?:src|href)="([^"#]+)"', page))
+        named = set(re.findall(r'(?:src|href)="(web/[^"#]+)"', page))
         assert "web/main.js" in named
         for path in named:
             answer, _ = browse(port, f"/{path}")
