@@ -66,7 +66,9 @@ function route() {
   life?.end();
   life = new Life();
   const panel = byId("panel");
-  const title = VIEWS[next.name](panel, life, next.argument, go);
+  const box = h("div"); // of this view alone: what one still writes that was left, nobody sees
+  panel.replaceChildren(box);
+  const title = VIEWS[next.name](box, life, next.argument, go);
   document.title = next.name === "map" ? "Eddy" : `${title} · Eddy`;
   document.body.classList.toggle("wide", WIDE_VIEWS.has(next.name));
   for (const link of byId("nav").children) {

@@ -76,6 +76,20 @@ def test_the_keyboard_reaches_a_cluster_and_comes_back(browser, running):
     browser.wait("document.querySelector('.trending tbody tr')")
 
 
+def test_a_view_that_is_left_before_its_answer_came_writes_into_no_other(browser, running):
+    ready(browser, running)
+    browser.value(
+        """new Promise((done) => {
+          const then = (next) => addEventListener("hashchange", next, { once: true });
+          then(() => (then(() => setTimeout(done)), (location.hash = "#map")));
+          location.hash = document.querySelector("tbody a.cluster").hash;
+        })"""
+    )
+
+    assert browser.value("location.hash") == "#map"
+    assert browser.value("!!document.querySelector('#panel .trending tbody tr')")
+
+
 def test_every_view_is_reached_by_tab_and_shows_where_the_focus_is(browser, running):
     ready(browser, running)
     seen = []

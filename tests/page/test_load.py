@@ -18,6 +18,7 @@ from tests.page.test_page import HAS_BUBBLES, IS_LIVE
 pytestmark = pytest.mark.browser
 
 N_CLUSTERS, N_ITEMS, PER_S = 500, 10_000, 2000.0
+ENOUGH_PER_S = 0.9 * PER_S
 WINDOW = {"width": 1280, "height": 720}
 FRAME_MS = 1000 / 60
 """At 60 Hz. With a machine to itself the page takes less than half of it."""
@@ -83,7 +84,8 @@ def test_frames_stay_in_their_budget_under_load(browser, make_small, tell):
     browser.open(running.url, **WINDOW)
     browser.wait(f"{HAS_BUBBLES} && {IS_LIVE}", seconds=120)
     running.users.append(crowd(running.stage, N_CLUSTERS, PER_S))
-    browser.wait("window.__eddy.map().flying > 50", seconds=120)
+    # the page tells a mean of some seconds: it is measured when they all were at full rate
+    browser.wait(f"window.__eddy.store.rate > {ENOUGH_PER_S}", seconds=120)
     browser.metrics()
     browser.value("window.__eddy.map(true)")
     before = browser.metrics()
