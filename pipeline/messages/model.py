@@ -393,6 +393,12 @@ class ModelFold:
         self.epochs[model.manifest.epoch] = model.manifest
         self._known[model.manifest.epoch] = _Epoch(model)
 
+    def forget(self, epochs: Iterable[int]) -> None:
+        """Know these no more: who publishes the newest model removes the oldest ones with it."""
+        for epoch in epochs:
+            self.epochs.pop(epoch, None)
+            self._known.pop(epoch, None)
+
     def _take(self, record: Record) -> None:
         if record.key == MANIFEST_KEY:
             return
@@ -403,12 +409,18 @@ class ModelFold:
         elif not epoch.isdecimal():
             self.n_ignored += 1
         elif slash:
-            self._known.setdefault(int(epoch), _Epoch()).take(cluster, record.value)
+            self._take_centroid(int(epoch), cluster, record.value)
         elif record.value is None:
-            self.epochs.pop(int(epoch), None)
-            self._known.pop(int(epoch), None)
+            self.forget([int(epoch)])
         else:
             self._take_manifest(int(epoch), decode_manifest(record.value))
+
+    def _take_centroid(self, epoch: int, cluster: str, value: bytes | None) -> None:
+        if epoch not in self._known:
+            if value is None:
+                return  # of an epoch that is forgotten
+            self._known[epoch] = _Epoch()
+        self._known[epoch].take(cluster, value)
 
     def _take_manifest(self, epoch: int, manifest: Manifest) -> None:
         at_hand = self.epochs.get(epoch)

@@ -142,6 +142,24 @@ def test_a_label_sticks_to_its_id_and_follows_the_largest_heir():
     judge(world, inputs)
 
 
+def test_an_epoch_that_is_kept_no_longer_is_removed_once_and_nobody_goes_back_to_it():
+    world, inputs = world_of_corners()
+    for _ in range(5):  # two epochs are kept
+        asked(world, "recluster", force=True)
+
+    events, moved = asked(world, "rollback", epoch=1)
+
+    assert [event["reason"] for event in of_type(events, "rejected")] == [
+        "epoch 1 is not kept: 5, 6 are"
+    ]
+    assert moved == 0
+    (records,) = world.committed(world.topics.model)
+    removed = [r.key for r in records if r.value is None and not r.key.startswith(b"label:")]
+    assert {key.partition(b"/")[0] for key in removed} == {b"1", b"2", b"3", b"4"}
+    assert len(removed) == len(set(removed)) == 4 * (1 + 4)
+    judge(world, inputs)
+
+
 def test_a_label_goes_once_no_kept_epoch_has_its_cluster():
     world, inputs = world_of_corners()
     one, other = corner_of(world, 0), corner_of(world, 1)

@@ -42,6 +42,8 @@ class Outcome:
     """Alarms that stood under the epoch before."""
     labels: dict[str, str | None] = field(default_factory=dict)
     """What clusters are called from now on."""
+    dropped: list[int] = field(default_factory=list)
+    """Epochs that are kept no longer."""
 
 
 @dataclass(slots=True)
@@ -112,7 +114,14 @@ class Outcomes:
             unlabel=forgotten_labels(self.models.labels, [*kept, model.manifest]),
         )
         outgoing += self.alarms.records(cleared) + self._lineage(events)
-        return Outcome(outgoing, events, model=model, cleared=cleared, labels=labels)
+        return Outcome(
+            outgoing,
+            events,
+            model=model,
+            cleared=cleared,
+            labels=labels,
+            dropped=[manifest.epoch for manifest in dropped],
+        )
 
     def labelled(self, command: Command, model: Model) -> Outcome:
         """A cluster has another name."""

@@ -412,6 +412,7 @@ class Reclusterer:
         self._outcome = None
         if outcome.model is not None:
             self._models.install(outcome.model)
+            self._models.forget(outcome.dropped)
             if outcome.job is not None and outcome.job.embedding is not None:
                 self._stand_by(outcome.model.manifest)
                 self._is_open, self._opening = False, self.following.begin()
